@@ -1,0 +1,70 @@
+# Everything runs inside .venv with the versions of constraints.txt; nothing is installed outside this folder but models,
+# which go to the user's cache folder (THRIFTRAG_MODELS).
+PYTHON ?= python3
+PIP_VERSION := 26.0
+BIN := .venv/bin
+PIP := $(BIN)/python -m pip --disable-pip-version-check
+SAMPLE := eval/data/sample
+ASK := $(BIN)/thriftrag ask --collection sample --budget 256
+export PIP_ROOT_USER_ACTION := ignore
+
+.PHONY: help quickstart test check lint types lock bench clean
+
+help:  ## this list
+	@grep -hE '^[a-z]+:.*##' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "make %-12s %s\n", $$1, $$2}'
+
+quickstart: .venv/.run  ## install, fetch and verify the models, ingest a sample, answer three questions
+	$(BIN)/thriftrag models pull
+	$(BIN)/thriftrag ingest $(SAMPLE)/corpus.jsonl $(SAMPLE)/files --collection sample
+	$(ASK) "QUESTION_ONE"
+	$(ASK) "QUESTION_TWO"
+	$(ASK) "QUESTION_THREE"
+	@printf '%s\n' '' 'What to try next (put .venv/bin on your PATH, or write it before the command):' \
+	  '  thriftrag ask "your question" --collection sample --trace     see what was considered, kept and dropped' \
+	  '  thriftrag ingest ~/Documents/handbook                         your own files: txt md html pdf docx csv jsonl' \
+	  '  thriftrag ask "your question" --budget 128                    and ask them, for half the tokens' \
+	  '  thriftrag ask "your question" --json                          the whole answer object, receipt and trace' \
+	  '  thriftrag config                                              every setting and where it came from' \
+	  '  thriftrag collections delete sample                           remove the sample'
+
+test: .venv/.all  ## create what it needs and run the whole suite
+	$(BIN)/thriftrag models pull all-minilm-l6-v2 qwen2.5-coder-0.5b-instruct qwen2.5-coder-1.5b-instruct
+	$(BIN)/ruff check .
+	$(BIN)/mypy
+	$(BIN)/python -m pytest
+
+check: .venv/.all lint types  ## the fast checks alone
+
+lint: .venv/.all
+	$(BIN)/ruff check .
+
+types: .venv/.all
+	$(BIN)/mypy
+
+bench: .venv/.all  ## the figures of docs/benchmarks.md
+	$(BIN)/python -m eval.bench --out docs/benchmarks.md
+
+lock: .venv/.all  ## refresh constraints.txt to the newest versions that fit pyproject.toml
+	$(BIN)/uv pip compile pyproject.toml --extra all --extra dev --universal --python-version 3.11 --upgrade \
+	  --no-annotate --no-header --output-file constraints.txt
+
+clean:  ## remove the environment; collections and models stay
+	rm -rf .venv build *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis
+
+.venv/bin/python:
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
+	  { echo "Python 3.11 or newer is needed; $(PYTHON) is older. Name another: make PYTHON=python3.12 quickstart"; exit 1; }
+	@$(PYTHON) -c 'import ensurepip, venv' 2>/dev/null || \
+	  { echo "$(PYTHON) cannot make environments. On Debian: apt install python3-venv (or name another: make PYTHON=... quickstart)"; exit 1; }
+	$(PYTHON) -m venv .venv
+	$(PIP) install --quiet "pip==$(PIP_VERSION)"
+
+# A plain install: no torch, no Java, no compiler.
+.venv/.run: pyproject.toml constraints.txt | .venv/bin/python
+	$(PIP) install --constraint constraints.txt --editable '.[cpu]'
+	@touch $@
+
+# Everything that a CPU can carry, and the tools that check the code.
+.venv/.all: pyproject.toml constraints.txt | .venv/bin/python
+	$(PIP) install --constraint constraints.txt --editable '.[all,dev]'
+	@touch $@ .venv/.run

@@ -1,0 +1,170 @@
+"""Encoders that run in OpenVINO on the CPU: our own converted models and any feature-extraction IR that a user names."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from indexers.encoders import Vectors
+from indexers.encoders.bert import IR, pooled
+from indexers.encoders.describe import Description, describe
+from indexers.encoders.tokenizing import EncoderTokenizer
+from rag.errors import ConfigError, ModelCorrupt
+from rag.models.runtime import import_openvino
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from openvino import CompiledModel, InferRequest, Model
+
+# Tokens in a batch: 8 passages of 155 tokens, 32 sentences of 20. Measured on two cores; larger ones leave the caches.
+BATCH_TOKENS = 1280
+BATCH_ROWS = (4, 32)
+_INPUTS = {"input_ids", "attention_mask", "token_type_ids"}
+
+
+class OpenVinoEncoder:
+    """A sentence encoder from a folder with `openvino_model.xml` and `tokenizer.json`. Safe for several threads at once.
+
+    `precision`: f32, bf16, or auto, which takes bf16 only where the processor has it; the vectors of both agree to a cosine
+    of .999, so they share a name. `threads`: 0 leaves it to OpenVINO.
+
+    Raises:
+        ConfigError: the graph is not a text encoder, or its folder says too little about it.
+        ModelCorrupt: a file cannot be read.
+    """
+
+    def __init__(self, folder: Path, *, precision: str = "auto", threads: int = 0, model: Model | None = None) -> None:
+        description = describe(folder, name=folder.resolve().name, weights=(folder / IR).with_suffix(".bin"))
+        self.name = description.identity
+        self.dimension = description.dimension
+        self.max_tokens = description.max_tokens
+        self._pad = description.pad_token_id
+        self._normalise = description.normalise
+        self._tokenizer = EncoderTokenizer.from_file(folder / "tokenizer.json", max_tokens=self.max_tokens)
+        self._compiled = _compile(_with_embedding(model or _load(folder), description), precision=precision, threads=threads)
+        self._inputs = [port.any_name for port in self._compiled.inputs]
+        self._idle: list[InferRequest] = []
+        self._lock = threading.Lock()
+
+    def count(self, texts: Sequence[str]) -> list[int]:
+        return self._tokenizer.count(texts)
+
+    def offsets(self, text: str) -> list[tuple[int, int]]:
+        return self._tokenizer.offsets(text)
+
+    def encode(self, texts: Sequence[str], *, on_batch: Callable[[int], None] | None = None) -> Vectors:
+        """Unit vectors in the order given; each text is encoded in a batch of others of about its length.
+
+        Raises:
+            ModelCorrupt: a vector came out that is not finite.
+        """
+        vectors = np.empty((len(texts), self.dimension), np.float32)
+        rows = self._tokenizer.encode(texts)
+        done = 0
+        with self._request() as request:
+            for batch in batches([len(row) for row in rows]):
+                vectors[batch] = self._infer(request, [rows[index] for index in batch])
+                done += len(batch)
+                if on_batch is not None:
+                    on_batch(done)
+        if not np.isfinite(vectors).all():
+            raise ModelCorrupt(f"Encoder {self.name} gave a vector that is not finite.",
+                               hint="Verify the model; if it is whole, set precision to f32.")
+        return vectors if self._normalise else vectors / np.maximum(np.linalg.norm(vectors, axis=1, keepdims=True), 1e-12)
+
+    def _infer(self, request: InferRequest, rows: Sequence[Sequence[int]]) -> NDArray[np.float32]:
+        longest = max(len(row) for row in rows)
+        ids = np.full((len(rows), longest), self._pad, np.int64)
+        mask = np.zeros((len(rows), longest), np.int64)
+        for at, row in enumerate(rows):
+            ids[at, :len(row)] = row
+            mask[at, :len(row)] = 1
+        feed = {"input_ids": ids, "attention_mask": mask, "token_type_ids": np.zeros_like(ids)}
+        request.infer({name: feed[name] for name in self._inputs}, share_inputs=True)
+        result: NDArray[np.float32] = request.get_tensor("sentence_embedding").data
+        return result
+
+    @contextmanager
+    def _request(self) -> Iterator[InferRequest]:
+        """A request of one's own for the length of a call; they are kept, as making one costs memory and time."""
+        with self._lock:
+            request = self._idle.pop() if self._idle else None
+        request = request or self._compiled.create_infer_request()
+        try:
+            yield request
+        finally:
+            with self._lock:
+                self._idle.append(request)
+
+
+def batches(lengths: Sequence[int]) -> list[list[int]]:
+    """Indexes of the texts in batches of similar length, longest first: padding is the main waste on a CPU.
+
+    Longest first also means that the memory a call needs is known from its first batch. Equal lengths keep their order.
+    """
+    order = sorted(range(len(lengths)), key=lambda index: -lengths[index])
+    low, high = BATCH_ROWS
+    result, start = [], 0
+    while start < len(order):
+        rows = min(max(BATCH_TOKENS // max(lengths[order[start]], 1), low), high)
+        result.append(order[start:start + rows])
+        start += rows
+    return result
+
+
+def precision_of(choice: str) -> str:
+    """The arithmetic to ask for: bf16 is slower than f32 on a processor that only imitates it."""
+    if choice == "auto":
+        capabilities = import_openvino().Core().get_property("CPU", "OPTIMIZATION_CAPABILITIES")
+        return "bf16" if "BF16" in capabilities else "f32"
+    if choice not in ("bf16", "f32"):
+        raise ConfigError(f"There is no precision {choice!r}.", hint="Use auto, bf16 or f32.", field="precision")
+    return choice
+
+
+def _load(folder: Path) -> Model:
+    try:
+        return import_openvino().Core().read_model(folder / IR)
+    except RuntimeError as error:
+        raise ModelCorrupt(f"{folder / IR} cannot be read: {_last_line(error)}",
+                           hint="Pull or convert the model again.") from error
+
+
+def _with_embedding(model: Model, description: Description) -> Model:
+    """The model with an output `sentence_embedding`, added over `last_hidden_state` if it has none."""
+    inputs = {port.any_name for port in model.inputs}
+    if not {"input_ids", "attention_mask"} <= inputs <= _INPUTS:
+        raise ConfigError(f"{description.name} takes {', '.join(sorted(inputs))}, not input_ids and attention_mask.",
+                          hint="Name a feature-extraction model.")
+    outputs = {name for port in model.outputs for name in port.get_names()}
+    if "sentence_embedding" in outputs:
+        return model
+    if "last_hidden_state" not in outputs:
+        raise ConfigError(f"{description.name} gives {', '.join(sorted(outputs))}, not last_hidden_state.",
+                          hint="Name a feature-extraction model.")
+    from openvino import opset13 as opset
+
+    attendable = opset.convert(model.input("attention_mask").get_node(), "f32")
+    hidden = model.output("last_hidden_state").get_node().input_value(0)
+    sentence = pooled(hidden, attendable, pooling=description.pooling, normalise=description.normalise)
+    model.add_results([opset.result(sentence)])
+    return model
+
+
+def _compile(model: Model, *, precision: str, threads: int) -> CompiledModel:
+    config: dict[str, Any] = {"INFERENCE_PRECISION_HINT": precision_of(precision), "NUM_STREAMS": "1"}
+    if threads:
+        config["INFERENCE_NUM_THREADS"] = threads
+    return import_openvino().Core().compile_model(model, "CPU", config)
+
+
+def _last_line(error: Exception) -> str:
+    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+    return lines[-1] if lines else type(error).__name__

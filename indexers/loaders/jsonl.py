@@ -1,0 +1,116 @@
+"""JSON Lines: each line one document, `{"id", "title", "text", ...}`; every other scalar field becomes metadata."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import re
+from collections.abc import Iterable, Iterator, Mapping
+from typing import NoReturn
+
+from indexers.loaders.language import guess_language
+from indexers.loaders.plain import whole
+from rag.errors import InputError
+from rag.types import Document, FileFailure, Scalar
+
+# A file of the wrong kind fails on every line: this many are told one by one, the rest are counted.
+MAX_REPORTED = 20
+_MAX_ID_CHARS = 500
+_SURROGATE = re.compile("[\ud800-\udfff]")
+_SHAPE = 'Each line must look like {"id": "1", "title": "...", "text": "..."}.'
+_OWN_FIELDS = frozenset({"id", "title", "text"})
+
+
+def load_jsonl_lines(lines: Iterable[str | bytes], source: str = "stdin", *,
+                     uri: str = "") -> Iterator[Document | FileFailure]:
+    """One document or failure per line that is not blank, in order; failures name `source:line`, counted from 1.
+
+    A document's id is the record's; without one it is made from title and text. A repeated id is a failure, a repeated
+    record without id is passed over. `uri` names the whole (default: `source`).
+    """
+    seen: set[str] = set()
+    failed = 0
+    for number, line in enumerate(lines, start=1):
+        if not line.strip():
+            continue
+        try:
+            record = _record(line)
+            document = _document(record, line, source=source, uri=uri or source)
+            repeated = document.id in seen
+            if repeated and _given_id(record):
+                raise _bad(f"The id {document.id!r} occurs twice.", "Give each record its own id.", "record_duplicate")
+        except InputError as error:
+            failed += 1
+            if failed <= MAX_REPORTED:
+                yield FileFailure(f"{source}:{number}", error.code, error.message, error.hint)
+            continue
+        seen.add(document.id)
+        if not repeated:
+            yield document
+    if failed > MAX_REPORTED:
+        yield FileFailure(source, "record_invalid", f"{failed - MAX_REPORTED} more lines failed, {failed} in all.",
+                          "Correct those named above; the others are likely alike.")
+
+
+def _record(line: str | bytes) -> Mapping[str, object]:
+    try:
+        text = line.decode("utf-8-sig") if isinstance(line, bytes) else line.removeprefix("\ufeff")
+        record = json.loads(text, parse_constant=_refuse)
+    except UnicodeDecodeError as error:
+        raise _bad(f"Byte {error.start} is not UTF-8.", "Convert the file to UTF-8.") from error
+    except (ValueError, RecursionError) as error:
+        raise _bad(f"The line is not JSON: {error}.", _SHAPE) from error
+    if not isinstance(record, dict):
+        raise _bad(f"The line holds {type(record).__name__}, not an object.", _SHAPE)
+    return record
+
+
+def _document(record: Mapping[str, object], line: str | bytes, *, source: str, uri: str) -> Document:
+    text, title = _string(record, "text"), _string(record, "title")
+    if not text.strip():
+        raise _bad('The record has no "text".', _SHAPE)
+    identity = _given_id(record) or hashlib.sha256(f"{title}\n{text}".encode()).hexdigest()[:16]
+    raw = line.encode("utf-8", "surrogatepass") if isinstance(line, str) else line
+    return Document(
+        id=identity, source=f"{source}#{identity}", uri=f"{uri}#{identity}", title=" ".join(title.split()), text=text,
+        content_hash=hashlib.sha256(raw.strip()).hexdigest(), blocks=whole(text), media_type="application/x-ndjson",
+        language=guess_language(text), metadata=_metadata(record))
+
+
+def _given_id(record: Mapping[str, object]) -> str:
+    value = record.get("id")
+    if isinstance(value, int) and not isinstance(value, bool):
+        return str(value)
+    identity = _string(record, "id").strip()
+    if len(identity) > _MAX_ID_CHARS:
+        raise _bad(f"The id has {len(identity)} characters.", f"Use at most {_MAX_ID_CHARS}.")
+    return identity
+
+
+def _string(record: Mapping[str, object], name: str) -> str:
+    value = record.get(name)
+    if value is None:
+        return ""
+    if not isinstance(value, str):
+        raise _bad(f'"{name}" is {type(value).__name__}, not a string.', "Quote it.")
+    if "\0" in value:
+        raise _bad(f'"{name}" contains a NUL character.', "Remove it: it is binary data, not text.")
+    return _clean(value)
+
+
+def _metadata(record: Mapping[str, object]) -> dict[str, Scalar]:
+    return {_clean(name): _clean(value) if isinstance(value, str) else value for name, value in record.items()
+            if name not in _OWN_FIELDS and (value is None or isinstance(value, (str, int, float, bool)))}
+
+
+def _clean(value: str) -> str:
+    """Lone surrogates cannot be stored or sent; one U+FFFD each keeps every span in place."""
+    return _SURROGATE.sub("\ufffd", value)
+
+
+def _refuse(constant: str) -> NoReturn:
+    raise ValueError(f"{constant} is not a JSON number")
+
+
+def _bad(message: str, hint: str, code: str = "record_invalid") -> InputError:
+    return InputError(message, hint=hint, code=code)

@@ -1,0 +1,88 @@
+"""The one function that spends the budget: chosen sentences to the text that the reader gets, counted in its own tokens.
+
+    [1] Title - Heading
+    First sentence. Second sentence. ... Fifth sentence.
+    [2] ...
+
+The text ends in exactly one newline and begins with a mark, so that its tokens do not merge with what the prompt puts
+around it: tokens(before + context + after) is the sum of the three. Retrieved text is rendered inert: chat-template
+tokens, our own fence and forged citation marks lose their shape before anything is counted.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+
+from rag.errors import BudgetExceeded
+from rag.tokens import TokenCounter
+from rag.types import Context, Extract, Passage
+
+GAP = "…"
+FENCE = "context"
+_SPACE = re.compile(r"\s+")
+# Control tokens of the chat templates in common use, and our fence. One space inside takes their meaning, not their look.
+_CONTROL = re.compile(rf"<(?=\|)|(?<=\|)>|<(?=/?(?:s|pad|eos|bos|unk|{FENCE}|start_of_turn|end_of_turn|tool_call|think)\b)", re.IGNORECASE)
+_INSTRUCTION = re.compile(r"\[(?=/?(?:INST|SYS)\])", re.IGNORECASE)
+_MARK = re.compile(r"\[(\d{1,4}(?:\s*[,;-]\s*\d{1,4})*)\]")
+# What a terminal, a log or a tokenizer may act on, and what hides text from people: never part of a prompt.
+_INVISIBLE = re.compile(r"[\x00-\x08\x0b\x0c\x0e-\x1f\x7f-\x9f\u200b\u200e\u200f\u202a-\u202e\u2060\u2066-\u2069\ufeff\U000e0000-\U000e007f]")
+
+
+def inert(text: str) -> str:
+    """`text` without anything that the prompt or its reader could take for structure. Idempotent."""
+    text = _INVISIBLE.sub("", text)
+    text = _CONTROL.sub(lambda match: "< " if match.group() == "<" else " >", text)
+    return _MARK.sub(r"(\1)", _INSTRUCTION.sub("[ ", text))
+
+
+def render(extracts: Sequence[Extract], *, counter: TokenCounter, budget: int | None = None) -> Context:
+    """The context of these extracts, in this order, numbered from 1.
+
+    Raises:
+        BudgetExceeded: it costs more than `budget` tokens. Selectors must not let that happen.
+    """
+    text = compose(extracts)
+    tokens = counter.count(text) if text else 0
+    if budget is not None and tokens > budget:
+        raise BudgetExceeded(f"A rendered context of {tokens} tokens is over its budget of {budget}.",
+                             hint="This is a defect in the selector: please report it.")
+    passages = tuple(Passage(n, extract.chunk, extract.sentences) for n, extract in enumerate(extracts, 1))
+    return Context(text=text, tokens=tokens, passages=passages)
+
+
+def compose(extracts: Sequence[Extract]) -> str:
+    lines: list[str] = []
+    above = ""
+    for n, extract in enumerate(extracts, 1):
+        header = _header(extract)
+        # A heading is paid once for neighbours that share it.
+        lines.append(f"[{n}] {header}" if header and header != above else f"[{n}]")
+        above = header
+        lines.append(body(extract))
+    return "".join(f"{line}\n" for line in lines)
+
+
+def body(extract: Extract) -> str:
+    """The chosen sentences as one inert text; a gap mark where sentences between them were left out."""
+    chunk, parts, before = extract.chunk, [], -1
+    for index in extract.sentences:
+        if before >= 0:
+            parts.append(_joint(chunk.text[chunk.sentences[before][1]:chunk.sentences[index][0]], adjacent=index == before + 1))
+        parts.append(_SPACE.sub(" ", inert(chunk.sentence(index))).strip())
+        before = index
+    return "".join(parts).strip()
+
+
+def _joint(between: str, *, adjacent: bool) -> str:
+    if not adjacent:
+        return f" {GAP} "
+    if "\n" in between:
+        return "\n"
+    return " " if between else ""
+
+
+def _header(extract: Extract) -> str:
+    chunk = extract.chunk
+    shown = chunk.title if chunk.heading in ("", chunk.title) else f"{chunk.title} - {chunk.heading}" if chunk.title else chunk.heading
+    return _SPACE.sub(" ", inert(shown)).strip()

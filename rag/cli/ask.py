@@ -1,0 +1,123 @@
+"""`thriftrag ask`: one question, one answer with its citations and its bill."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable
+from typing import Annotated
+
+import typer
+
+from rag.cli import checks, complete, edge, interrupt, options, progress, session, terminal
+from rag.errors import InputError
+from rag.settings import choices
+from rag.types import Answer
+
+EXAMPLES = options.examples(
+    'thriftrag ask "How long is the warranty?"',
+    'thriftrag ask "How long is the warranty?" --budget 128        # at most 128 context tokens',
+    'thriftrag ask "Who signs?" -c handbook --trace                # what was considered, kept, dropped and why',
+    'thriftrag ask "Summarise the refund rules" --stream           # words as they come',
+    'thriftrag ask "Who signs?" --max-cost 0.001 --deadline 20     # at most a tenth of a cent and 20 seconds',
+    "thriftrag ask - --json < question.txt                         # for scripts: the answer object of the API",
+)
+
+
+def ask(
+    question: Annotated[str, typer.Argument(metavar="QUESTION", help="What you want to know, or - to read it from stdin.")],
+    collection: options.Collection = None,
+    budget: Annotated[str | None, typer.Option(
+        "--budget", metavar="N",
+        help=f"Most context tokens, as the reader counts them. {options.default('budget_tokens')}")] = None,
+    max_cost: Annotated[str | None, typer.Option(
+        "--max-cost", metavar="USD",
+        help=f"Most US dollars for this answer. {options.default('max_cost_usd', zero='no ceiling')}")] = None,
+    deadline: Annotated[str | None, typer.Option(
+        "--deadline", metavar="S",
+        help=f"Most seconds for this answer. {options.default('deadline_s', zero='none')}")] = None,
+    selector: Annotated[str | None, typer.Option(
+        "--selector", metavar="NAME", autocompletion=complete.selectors,
+        help=f"How the context is chosen: {', '.join(choices('selector'))}. {options.default('selector')}")] = None,
+    model: Annotated[str | None, typer.Option(
+        "--model", metavar="NAME", autocompletion=complete.models,
+        help="Reader: a name from `thriftrag models list`, a folder, a GGUF file, or a model at reader_url. "
+             f"{options.default('reader')}")] = None,
+    as_json: options.Json = False,
+    trace: Annotated[bool, typer.Option(
+        "--trace", help="Show what was considered, kept and dropped, why, and the time of each stage.")] = False,
+    stream: Annotated[bool, typer.Option("--stream", help="Print the answer as it is generated.")] = False,
+    home: options.Home = None,
+    verbose: options.Verbose = False,
+) -> None:
+    """Answer a question from a collection within a token budget, with citations and a receipt.
+
+    When the documents do not hold the answer, it says so and why; that is an outcome, not a failure, and exits 0.
+    """
+    if as_json and stream:
+        raise InputError("--json and --stream exclude each other: one prints a single object, the other text as it comes.",
+                         code="usage", field="stream", hint="Leave one of them out.")
+    tokens, dollars, seconds = checks.budget(budget), checks.max_cost(max_cost), checks.deadline(deadline)
+    chosen = checks.choice(selector, flag="--selector", known=choices("selector"))
+    settings = session.settings(home=home, collection=collection, reader=model, verbose=verbose)
+    asked = checks.question(question, limit=settings.max_question_chars)
+
+    with progress.waiting("opening the collection") as spinner:
+        live = _Live(spinner) if stream else None
+
+        def work(cancelled: Callable[[], bool]) -> Answer:
+            with session.open_kb(settings, create=False) as kb:
+                return kb.ask(asked, budget=tokens, max_cost=dollars, deadline=seconds, selector=chosen,
+                              on_token=live.write if live else None, on_step=spinner.on_step,
+                              cancelled=lambda: cancelled() or (live is not None and live.lost is not None))
+
+        ended = interrupt.run(work, kept=edge.UNCHANGED)
+    if live and live.lost is not None:
+        raise live.lost
+    if as_json:
+        terminal.print_json(ended.result.to_dict())
+    else:
+        _tell(ended.result, streamed=live.text if live else None, with_trace=trace)
+    if ended.stopped:
+        raise typer.Exit(edge.INTERRUPTED)
+
+
+class _Live:
+    """Prints tokens as they come. A reader of ours that left is remembered, so that generation stops paying for nobody."""
+
+    def __init__(self, spinner: progress.Waiting) -> None:
+        self._spinner = spinner
+        self.text = ""
+        self.lost: OSError | None = None
+
+    def write(self, token: str) -> None:
+        self._spinner.stop()
+        shown = terminal.clean(token)
+        self.text += shown
+        try:
+            sys.stdout.write(shown)
+            sys.stdout.flush()
+        except OSError as error:
+            self.lost = error
+
+
+def _tell(answer: Answer, *, streamed: str | None, with_trace: bool) -> None:
+    from rag.cli import render
+
+    console = terminal.console(sys.stdout)
+    text = render.answer_text(answer)
+    if streamed:
+        print()
+    # What was streamed is what the reader said; the check may have corrected it since, for instance dropped a forged mark.
+    if text and (streamed is None or streamed.split() != text.split()):
+        console.print(f"After the check: {text}" if streamed else text, soft_wrap=True)
+    outcome = render.outcome(answer)
+    if outcome is not None:
+        console.print(outcome, soft_wrap=True)
+    if answer.citations:
+        console.print()
+        for citation in answer.citations:
+            console.print(render.citation(citation))
+    console.print()
+    if with_trace:
+        console.print(render.trace(answer.trace))
+    console.print(render.receipt(answer.receipt))

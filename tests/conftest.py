@@ -1,0 +1,39 @@
+"""Fixtures that several test files share. Tests marked by needing `model_cache` run real models from the user's cache."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import pytest
+
+from rag.models import ModelCache
+from rag.settings import Settings, load
+
+SAMPLE = Path(__file__).parent.parent / "eval" / "data" / "sample"
+
+
+@pytest.fixture(scope="session")
+def model_cache() -> ModelCache:
+    """The user's model cache. `make test` fills it before the suite runs; a missing model is an error, not a skip."""
+    return ModelCache(load({}, environ=os.environ).models)
+
+
+@pytest.fixture(scope="session")
+def reader_folder(model_cache: ModelCache) -> Path:
+    """The converted 0.5B reader."""
+    return model_cache.path("qwen2.5-coder-0.5b-instruct")
+
+
+@pytest.fixture
+def settings(tmp_path: Path) -> Settings:
+    """Defaults with a home of their own; nothing of the user's environment or files."""
+    return load({"home": tmp_path / "home", "models": tmp_path / "models"}, environ={})
+
+
+@pytest.fixture(autouse=True)
+def _clean_environment(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A developer's own THRIFTRAG_* variables must not decide what a test sees; where the models are, they may."""
+    for name in list(os.environ):
+        if name.startswith("THRIFTRAG_") and name != "THRIFTRAG_MODELS":
+            monkeypatch.delenv(name)
