@@ -29,7 +29,7 @@ class Atom:
 
 
 def divide(atoms: Sequence[Atom], *, limit: int) -> list[Sequence[Atom]]:
-    """Runs of atoms in order, each of at most `limit` tokens if its atoms are. Deterministic; linear in the atoms."""
+    """Runs of atoms in order, each of at most `limit` tokens if every atom is. Deterministic; linear in the atoms."""
     total = sum(atom.tokens for atom in atoms)
     if total <= limit:
         return [atoms] if atoms else []
@@ -60,14 +60,16 @@ def _followed(atoms: Sequence[Atom], bounds: Sequence[int], previous: Sequence[i
 
 
 def _places(atoms: Sequence[Atom], limit: int) -> list[int]:
-    """Atoms that a chunk may start with: all, unless they are so small that some must be kept together."""
+    """Atoms that a chunk may start with: where they are small, the best of each few."""
     step = max(1, limit // _PLACES)
     starts = [0]
-    held = 0
+    before = held = 0           # tokens of the last whole run between places, and since the last place
     for index, atom in enumerate(atoms):
-        good = held >= step and (atom.penalty <= AFTER_LINE or held >= 2 * step)
-        if index and (good or held + atom.tokens > limit // 2):
+        if index and (held >= step or held + atom.tokens > limit // 2):
             starts.append(index)
-            held = 0
+            before, held = held, 0
+        elif len(starts) > 1 and atom.penalty < atoms[starts[-1]].penalty and before + held <= limit // 2:
+            starts[-1] = index  # a better place, a few tokens on
+            before, held = before + held, 0
         held += atom.tokens
     return starts

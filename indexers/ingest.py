@@ -123,7 +123,8 @@ class _Run:
         try:
             digest = file_sha256(item.path)
         except OSError as error:
-            self.tally.failures.append(FileFailure(item.source, "file_unreadable", f"{item.source} cannot be read: {error.strerror}."))
+            why = f"{item.source} cannot be read: {error.strerror}."
+            self.tally.failures.append(FileFailure(item.source, "file_unreadable", why, "Check its permissions."))
             return
         known = self.writer.documents_of(uri)
         if known and self.writer.file_hash(uri) == digest:

@@ -22,11 +22,13 @@ GAP = "…"
 FENCE = "context"
 _SPACE = re.compile(r"\s+")
 # Control tokens of the chat templates in common use, and our fence. One space inside takes their meaning, not their look.
-_CONTROL = re.compile(rf"<(?=\|)|(?<=\|)>|<(?=/?(?:s|pad|eos|bos|unk|{FENCE}|start_of_turn|end_of_turn|tool_call|think)\b)", re.IGNORECASE)
+_TAGS = f"s|pad|eos|bos|unk|{FENCE}|start_of_turn|end_of_turn|tool_call|think"
+_CONTROL = re.compile(rf"<(?=\|)|(?<=\|)>|<(?=/?(?:{_TAGS})\b)", re.IGNORECASE)
 _INSTRUCTION = re.compile(r"\[(?=/?(?:INST|SYS)\])", re.IGNORECASE)
 _MARK = re.compile(r"\[(\d{1,4}(?:\s*[,;-]\s*\d{1,4})*)\]")
 # What a terminal, a log or a tokenizer may act on, and what hides text from people: never part of a prompt.
-_INVISIBLE = re.compile(r"[\x00-\x08\x0b\x0c\x0e-\x1f\x7f-\x9f\u200b\u200e\u200f\u202a-\u202e\u2060\u2066-\u2069\ufeff\U000e0000-\U000e007f]")
+_INVISIBLE = re.compile(r"[\x00-\x08\x0b\x0c\x0e-\x1f\x7f-\x9f\u200b\u200e\u200f\u202a-\u202e\u2060\u2066-\u2069\ufeff"
+                        r"\U000e0000-\U000e007f]")
 
 
 def inert(text: str) -> str:
@@ -84,5 +86,5 @@ def _joint(between: str, *, adjacent: bool) -> str:
 
 def _header(extract: Extract) -> str:
     chunk = extract.chunk
-    shown = chunk.title if chunk.heading in ("", chunk.title) else f"{chunk.title} - {chunk.heading}" if chunk.title else chunk.heading
+    shown = " - ".join(dict.fromkeys(filter(None, (chunk.title, chunk.heading))))
     return _SPACE.sub(" ", inert(shown)).strip()

@@ -5,10 +5,10 @@ The worth of a set S of sentences for a question with terms t of weight w_t (sum
     U(S) = [1 - prod over u in S of (1 - p_u)]  +  GAMMA * sum over t of w_t * max over u in S with t of p_u^(1/2)
 
 The first term is the chance that some chosen sentence holds the answer if they were independent, p_u as in `relevance`.
-The second rewards covering different parts of the question by sentences that are relevant themselves, which is what brings in the second
-hop. Both are monotone and submodular, so the cost-benefit greedy and the best single sentence together are within
-(1 - 1/sqrt(e)) of the optimum (Leskovec et al. 2007, section 3). Spending is charged: a sentence must gain at least LAMBDA
-times its share of PRICE_TOKENS, because readers get worse with every passage that does not help (non-monotone utility).
+The second rewards covering different parts of the question by sentences that are relevant themselves, which is what
+brings in the second hop. Both are monotone and submodular, so gains only shrink as the set grows. Spending is charged: a
+sentence must gain at least LAMBDA per PRICE_TOKENS of its tokens, because readers get worse with every passage that does not
+help. So the choice often ends well under the budget, and that is meant.
 """
 
 from __future__ import annotations

@@ -121,7 +121,7 @@ class Pipeline:
     vectors: SentenceVectors
     settings: Settings
 
-    def ask(self, question: str, *, budget: Budget, hooks: Hooks = Hooks()) -> Answer:  # noqa: B008  # frozen, no state
+    def ask(self, question: str, *, budget: Budget, hooks: Hooks = Hooks()) -> Answer:  # frozen, no state
         """The answer within `budget`, its citations and its receipt.
 
         Raises:
@@ -136,10 +136,15 @@ class Pipeline:
         selection = self._select(run, found, limit)
         return self._answer(run, selection.extracts, limit, naive=naive, considered=selection.considered)
 
-    def answer_from(self, question: str, extracts: Sequence[Extract], *, budget: Budget, hooks: Hooks = Hooks()) -> Answer:  # noqa: B008
+    def answer_from(self, question: str, extracts: Sequence[Extract], *, budget: Budget, hooks: Hooks = Hooks()) -> Answer:
         """The answer from a given ordered choice, which must fit the budget; empty asks the reader alone."""
         run = _Run(clean_question(question, limit=self.settings.max_question_chars), budget, hooks, time.monotonic())
         return self._answer(run, extracts, self._context_limit(run), naive=None, considered=(), closed_book=not extracts)
+
+    def pool(self, question: str) -> Pool:
+        """What a selector would see for this question: for fitting and inspecting selectors without asking the reader."""
+        run = _Run(clean_question(question, limit=self.settings.max_question_chars), Budget(1), Hooks(), time.monotonic())
+        return self._pool(run, self._retrieve(run)[0])
 
     def _context_limit(self, run: _Run) -> int:
         """The context budget after the reader's window and the caller's money are taken into account."""

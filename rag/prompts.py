@@ -21,7 +21,7 @@ _ABSTAINS = re.compile(
 def build(question: str, context: str) -> list[Message]:
     """The messages for one question. `context` as rendered: empty, or ending in a newline."""
     fenced = f"<{FENCE}>\n{context}</{FENCE}>\n\n" if context else ""
-    return [Message("system", SYSTEM), Message("user", f"{fenced}Question: {inert(question)}\nAnswer:")]
+    return [Message("system", SYSTEM), Message("user", f"{fenced}Question: {inert(question)}\nShort answer:")]
 
 
 def abstains(answer: str) -> bool:

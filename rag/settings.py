@@ -33,7 +33,8 @@ _CHOICES: dict[str, tuple[str, ...]] = {
 def _setting(default: Any, doc: str, *, low: float | None = None, high: float | None = None,
              secret: bool = False, answers: bool = False) -> Any:
     """A field with its one-line meaning and bounds. `answers`: it can change an answer, so it enters the config hash."""
-    return field(default=default, metadata={"doc": doc, "low": low, "high": high, "secret": secret, "answers": answers})
+    metadata = {"doc": doc, "low": low, "high": high, "secret": secret, "answers": answers}
+    return field(default=default, repr=not secret, metadata=metadata)
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,7 +58,8 @@ class Settings:
     reader_cache_gb: int = _setting(1, "memory for the embedded reader's prefix cache, in GiB", low=1, high=512)
     reader_max_tokens: int = _setting(64, "longest answer, in tokens", low=1, high=4096, answers=True)
 
-    chunk_tokens: int = _setting(200, "largest chunk at ingestion, in encoder tokens, title and heading included", low=32, high=8192)
+    chunk_tokens: int = _setting(200, "largest chunk at ingestion, in encoder tokens, title and heading included",
+                                 low=32, high=8192)
     max_file_mb: int = _setting(100, "larger files are refused", low=1, high=100_000)
     max_pages: int = _setting(5000, "PDFs with more pages are refused", low=1, high=1_000_000)
     batch_chunks: int = _setting(512, "chunks encoded and published at a time: what a crash can cost", low=1, high=100_000)
@@ -65,7 +67,8 @@ class Settings:
     mode: str = _setting("hybrid", "retrieval for ask: hybrid, dense or bm25", answers=True)
     candidates: int = _setting(24, "candidates handed to the selector", low=1, high=5000, answers=True)
     selector: str = _setting("greedy", "topk, sentences or greedy", answers=True)
-    budget_tokens: int = _setting(256, "default budget for the rendered context, in reader tokens", low=1, high=1_000_000, answers=True)
+    budget_tokens: int = _setting(256, "default budget for the rendered context, in reader tokens",
+                                  low=1, high=1_000_000, answers=True)
     max_cost_usd: float = _setting(0.0, "default ceiling for one answer in US dollars; 0 sets none", low=0)
     deadline_s: float = _setting(120.0, "default deadline for one answer in seconds; 0 sets none", low=0)
     abstain_below: float = _setting(0.2, "best relevance under which the answer is withheld, 0 to 1", low=0, high=1, answers=True)
@@ -192,7 +195,8 @@ def _parsed(name: str, value: object, where: str) -> Any:
         raise ConfigError(f"{name} = {value!r} (from {where}) is not a {kind.__name__}.", field=name,
                           hint=f"It is: {metadata['doc']}.") from None
     low, high = metadata["low"], metadata["high"]
-    if isinstance(parsed, float | int) and not (-math.inf if low is None else low) <= parsed <= (math.inf if high is None else high):
+    least, most = (-math.inf if low is None else low), (math.inf if high is None else high)
+    if isinstance(parsed, float | int) and not least <= parsed <= most:
         bounds = f"at least {low}" if high is None else f"from {low} to {high}"
         raise ConfigError(f"{name} = {value!r} (from {where}) is out of bounds.", field=name, hint=f"Use {bounds}.")
     if name in _CHOICES and parsed not in _CHOICES[name]:

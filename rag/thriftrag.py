@@ -23,6 +23,7 @@ from indexers import ingest as ingestion
 from indexers import store
 from indexers.encoders import Encoder, open_encoder
 from indexers.snapshot import DocumentInfo, Snapshot
+from optimizers.pool import Pool
 from rag import settings as configuration
 from rag.errors import CollectionMissing, InputError, RagError, SnapshotCorrupt
 from rag.llm import Reader
@@ -114,6 +115,10 @@ class ThriftRAG:
         """The answer from a given ordered choice of passages; none asks the reader alone."""
         ceilings = checked_budget(self.settings, tokens=budget, cost=None, seconds=None)
         return self._pipeline(None).answer_from(question, extracts, budget=ceilings)
+
+    def pool(self, question: str) -> Pool:
+        """The candidates that a selector would see for this question; nothing is asked of the reader."""
+        return self._pipeline(None).pool(question)
 
     def search(self, query: str, *, mode: str = "hybrid", k: int = 10) -> list[Hit]:
         """The best `k` chunks, best first; fewer where the collection has fewer."""

@@ -23,8 +23,8 @@ Mode = Literal["dense", "bm25", "hybrid"]
 class Block:
     """A stretch of a document's text that chunks must not straddle in silence: what was above it is carried along.
 
-    `heading` is what a reader needs to understand the stretch alone: the heading path ("Guide > Warranty"), or for
-    table rows the header row. `page` counts from 1, None where the format has no pages. `atomic` stretches (a table
+    `heading` is what a reader needs to understand the stretch alone: the heading path ("Guide > Warranty"), and for table
+    rows that do not name their columns the header row. `page` counts from 1, None where the format has no pages. `atomic` stretches (a table
     row, a code line) are never split at sentence ends, only between units: `units` lists their spans.
     """
 

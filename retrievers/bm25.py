@@ -6,6 +6,7 @@ of the mean idf, which is negative in tiny collections, so the sign of a score s
 
 from __future__ import annotations
 
+import itertools
 import math
 from collections.abc import Sequence
 
@@ -24,7 +25,7 @@ class Bm25:
 
         vocabulary, ids, offsets, self._rows = snapshot.words
         self._known = {word: i for i, word in enumerate(vocabulary)}
-        corpus = [ids[start:end].tolist() for start, end in zip(offsets[:-1], offsets[1:], strict=True)]
+        corpus = [ids[start:end].tolist() for start, end in itertools.pairwise(offsets)]
         self._index = BM25Okapi(corpus) if ids.size else None
         chunk_of = np.repeat(np.arange(len(corpus)), np.diff(offsets))
         once = np.unique(chunk_of * max(1, len(vocabulary)) + ids)

@@ -30,8 +30,8 @@ made from five other articles: enough to try everything, small enough to ship.
 
 - `corpus.jsonl`: one passage a line: `id`, `title` (the article), `text`
 - `queries.jsonl`: one question a line: `id`, `question`, `answers` (any of which is right), `evidence` (passage ids), `type`
-- `files/`: a PDF, a DOCX, an HTML page, a CSV and a Markdown file; `files/questions.json` asks about them: `id`, `question`,
-  `answers`, `file`, and `page` where the file has pages
+- `files/`: a PDF, a DOCX, an HTML page, a CSV and a Markdown file
+- `file_questions.json`: questions about those files: `id`, `question`, `answers`, `file`, and `page` where the file has pages
 
 ## Source, licence, attribution
 
@@ -69,10 +69,10 @@ def main(arguments: list[str]) -> int:
 
     corpus = [passage for passage in passages if passage["title"] in ARTICLES]
     chosen = _sampled(queries, among={str(passage["id"]) for passage in corpus})
-    (target / "files").mkdir(parents=True, exist_ok=True)
+    target.mkdir(exist_ok=True)
     _write_lines(target / "corpus.jsonl", corpus)
     _write_lines(target / "queries.jsonl", chosen)
-    sample_files.write_all(target / "files", {str(passage["id"]): str(passage["text"]) for passage in passages}, queries)
+    sample_files.write_all(target, {str(passage["id"]): str(passage["text"]) for passage in passages}, queries)
     titles = "\n".join(f"- {title}: <https://en.wikipedia.org/wiki/{title.replace(' ', '_')}>"
                        for title in sorted([*ARTICLES, *sample_files.ARTICLES]))
     (target / "README.md").write_text(README.format(passages=len(corpus), articles=len(ARTICLES), queries=len(chosen),

@@ -102,8 +102,8 @@ OWN_QUESTIONS = (
 _CLOCK = (2020, 1, 1, 0, 0, 0)
 
 
-def write_all(folder: Path, texts: Texts, queries: Iterable[Mapping[str, object]]) -> None:
-    """Writes the five files and `questions.json`.
+def write_all(target: Path, texts: Texts, queries: Iterable[Mapping[str, object]]) -> None:
+    """Writes `files/` and `file_questions.json` (beside it, because the folder is there to be ingested whole).
 
     Raises:
         ValueError: a table states what its passage does not, or no page of a file holds an answer.
@@ -115,13 +115,15 @@ def write_all(folder: Path, texts: Texts, queries: Iterable[Mapping[str, object]
     for row in WINDOWS:
         for date in filter(None, row[1:4]):
             _checked(date, " ".join(texts[passage] for passage in row[5].split()))
+    folder = target / "files"
+    folder.mkdir(exist_ok=True)
     (folder / "baltic-sea.pdf").write_bytes(_pdf("Baltic Sea", BALTIC_SEA, texts))
     (folder / "saxophone.docx").write_bytes(_docx("Saxophone", SAXOPHONE, texts))
     (folder / "tin.html").write_text(_html("Tin", TIN, texts), encoding="utf-8")
     (folder / "oxford.md").write_text(_markdown("Oxford", OXFORD, texts), encoding="utf-8")
     (folder / "windows-releases.csv").write_text(_csv(), encoding="utf-8")
-    (folder / "questions.json").write_text(json.dumps(_questions(folder, queries), ensure_ascii=False, indent=1) + "\n",
-                                           encoding="utf-8")
+    rows = _questions(folder, queries)
+    (target / "file_questions.json").write_text(json.dumps(rows, ensure_ascii=False, indent=1) + "\n", encoding="utf-8")
 
 
 def _checked(fact: str, passage: str) -> None:

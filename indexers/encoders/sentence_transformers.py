@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from sentence_transformers import SentenceTransformer
 
 BATCH_ROWS = 32
+HUB_S = 5.0
 WINDOW = 512                    # texts between two reports of progress
 
 
@@ -87,12 +88,37 @@ def _load(location: str, *, precision: str, device: str | None) -> SentenceTrans
     except ImportError as error:
         raise ConfigError(f"{location} needs sentence-transformers, which is not installed ({error}).",
                           hint="pip install 'thriftrag[torch]'", code="extra_missing") from error
+
+    def load(*, offline: bool) -> SentenceTransformer:
+        return SentenceTransformer(location, device=device, local_files_only=offline, trust_remote_code=False)
+
     try:
-        model = SentenceTransformer(location, device=device, trust_remote_code=False)
-    except (OSError, ValueError, RuntimeError) as error:
-        raise ModelUnavailable(f"{location} cannot be loaded by sentence-transformers: {error}.",
-                               hint="Name a folder that holds the model, or a hub id while the hub is reachable.") from error
+        model = load(offline=True)      # no network for what is here already
+    except (OSError, ValueError, RuntimeError) as missing:
+        if not Path(location).exists():
+            _require_hub(location)
+        try:
+            model = load(offline=False)
+        except (OSError, ValueError, RuntimeError) as error:
+            raise ModelUnavailable(f"{location} cannot be loaded by sentence-transformers: {_brief(error)}",
+                                   hint="Name a folder that holds the whole model.") from missing
     return model.to(torch.bfloat16 if precision == "bf16" else torch.float32)
+
+
+def _require_hub(location: str) -> None:
+    """The library would try an absent hub for more than a minute."""
+    import httpx
+    from huggingface_hub.constants import ENDPOINT
+
+    try:
+        httpx.head(ENDPOINT, timeout=HUB_S, follow_redirects=False)
+    except httpx.HTTPError as error:
+        raise ModelUnavailable(f"{location} is no folder and not in the Hugging Face cache; {ENDPOINT}: {_brief(error)}.",
+                               hint="Name a folder that holds the model, or check the network.") from error
+
+
+def _brief(error: Exception) -> str:
+    return " ".join(str(error).split())[:300]
 
 
 def _weights_sha256(location: str, model: SentenceTransformer) -> str:

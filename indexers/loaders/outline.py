@@ -59,7 +59,7 @@ class Outline:
         self.first = self.first or name
 
     def body(self, span: Span, *, page: int | None = None, header: str = "", units: Iterable[Span] = ()) -> None:
-        """`header` is what every piece of a table must carry."""
+        """`header`: the header row of a table whose rows do not name their columns; every piece carries it."""
         self._bare = None
         self._drafts.append(_Draft(span, tuple(name for _, name in self._path), page, header, tuple(units)))
 
@@ -116,12 +116,11 @@ class Page:
 
     def lines(self, text: str) -> None:
         """Preformatted text: each line is a unit that is never split at sentence ends."""
-        rows = [line.rstrip() for line in text.strip("\r\n").splitlines() if line.strip()]
-        self._units(rows, header="")
+        self._units([line.rstrip() for line in text.strip("\r\n").splitlines() if line.strip()])
 
     def table(self, header: Sequence[str], rows: Iterable[Sequence[str]]) -> None:
-        """An empty header means that the table has none."""
-        self._units([row for row in (render_row(header, cells) for cells in rows) if row], header=render_header(header))
+        """Each row names its columns, so that it can be read alone. An empty header means that the table has none."""
+        self._units([row for row in (render_row(header, cells) for cells in rows) if row])
 
     def page(self, number: int) -> None:
         """What follows stands on this page, counted from 1."""
@@ -138,11 +137,11 @@ class Page:
         return Parsed(text="".join(self._parts), blocks=self.outline.blocks(title), title=title, media_type=media_type,
                       metadata=metadata or {})
 
-    def _units(self, rows: Sequence[str], *, header: str) -> None:
+    def _units(self, rows: Sequence[str]) -> None:
         self._close()
         spans = [self._write(row, "\n" if index else "\n\n") for index, row in enumerate(rows)]
         if spans:
-            self.outline.body((spans[0][0], spans[-1][1]), page=self._page, header=header, units=spans)
+            self.outline.body((spans[0][0], spans[-1][1]), page=self._page, units=spans)
 
     def _close(self) -> None:
         if self._open is not None:
@@ -159,12 +158,12 @@ class Page:
         return start, self._length
 
 
-def render_header(header: Sequence[str]) -> str:
-    return short(" | ".join(name for name in header if name))
-
-
 def render_row(header: Sequence[str], cells: Sequence[str]) -> str:
-    """One table row as a line that can be read alone: `Name: Tin; Symbol: Sn`. Empty cells are left out."""
+    """One table row as a line that can be read alone: `Name: Tin; Symbol: Sn`. Empty cells are left out.
+
+    On 36 look-ups in 2 rows of a table the 0.5B reader found 83 % in this form and 53 % in bare rows under a header, for
+    fewer tokens; the header on top of this form lowered it to 75 %.
+    """
     values = [" ".join(cell.split()) for cell in cells]
     if not header:
         return (": " if len(values) == 2 else " | ").join(value for value in values if value)

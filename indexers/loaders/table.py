@@ -1,4 +1,4 @@
-"""CSV and TSV: each row becomes a line that reads alone (`Name: Tin; Symbol: Sn`), the header goes with every piece."""
+"""CSV and TSV: each row becomes a line that names its columns and reads alone: `Name: Tin; Symbol: Sn`."""
 
 from __future__ import annotations
 

@@ -78,6 +78,7 @@ def ask(
     else:
         _tell(ended.result, streamed=live.text if live else None, with_trace=trace)
     if ended.stopped:
+        print("Stopped. What it has cost so far is above.", file=sys.stderr)
         raise typer.Exit(edge.INTERRUPTED)
 
 

@@ -10,7 +10,7 @@ from rag.errors import RagError
 def collections(incomplete: str) -> list[str]:
     from rag.cli import session
 
-    return _names(lambda: [info.name for info in session.list_collections(session.settings())], incomplete)
+    return _names(lambda: session.collection_names(session.settings()), incomplete)
 
 
 def models(incomplete: str) -> list[str]:

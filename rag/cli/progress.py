@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, TextIO
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 FIRST_LINE_S = 2.0
 NEXT_LINE_S = 10.0
 _BAR_CELLS = 10
-_REST_CELLS = _BAR_CELLS + 11  # beside the texts: the bar, the time left and the gaps
+_GAPS = 5
 # What is about to happen once a stage is over; a stage that is not here leaves the line as it was.
 _AFTER = {"trigger": "searching", "rewrite": "searching", "retrieve": "selecting", "filter": "selecting",
           "select": "reading", "render": "reading", "generate": "checking"}
@@ -37,32 +37,57 @@ def shown(stream: TextIO | None = None) -> Iterator[OnProgress]:
 
 
 class PlainLines:
-    """At most one line in ten seconds, the first after two: logs stay readable and short work stays silent."""
+    """At most one line in ten seconds, the first after two: logs stay readable and short work stays silent.
+
+    A line tells of every stage under way, the one that moved last at the end.
+    """
 
     def __init__(self, write: Callable[[str], None], *, clock: Callable[[], float] = time.monotonic) -> None:
         self._write = write
         self._clock = clock
         self._next = clock() + FIRST_LINE_S
-        self._begun: dict[str, tuple[float, Progress]] = {}
-        self._last: dict[str, Progress] = {}
+        self._stages: dict[str, _Stage] = {}
 
     def __call__(self, tick: Progress) -> None:
         now = self._clock()
-        if _begins(tick, self._last.get(tick.stage)):
-            self._begun[tick.stage] = (now, tick)
-        self._last[tick.stage] = tick
-        start, first = self._begun[tick.stage]
+        before = self._stages.pop(tick.stage, None)
+        if before is None or _begins(tick, before.last):
+            before = _Stage(now, first=tick, last=tick)
+        self._stages[tick.stage] = replace(before, last=tick)
         if now < self._next:
             return
         self._next = now + NEXT_LINE_S
-        parts = [f"{tick.stage}: {amount(tick)}"]
-        if tick.note:
-            parts.append(terminal.one_line(tick.note, limit=60))
-        # From less than a hundredth of the work, an estimate would be a guess.
-        if tick.total and tick.done - first.done >= tick.total / 100:
-            left = (now - start) / (tick.done - first.done) * (tick.total - tick.done)
-            parts.append(f"{duration(left)} left")
-        self._write(", ".join(parts))
+        told = [stage for stage in self._stages.values() if stage.last is tick or not stage.over]
+        self._write("; ".join(stage.line(now) for stage in told))
+
+
+@dataclass(frozen=True, slots=True)
+class _Stage:
+    """One stage: since when it is measured, with what it began, and where it is."""
+
+    begun: float
+    first: Progress
+    last: Progress
+
+    @property
+    def over(self) -> bool:
+        return bool(self.last.total) and self.last.done >= (self.last.total or 0)
+
+    def line(self, now: float) -> str:
+        """For instance `encode: 1,024 of 5,000 chunks (20%), 3 min 05 s left`."""
+        left = self.left(now)
+        parts = (amount(self.last), terminal.one_line(self.last.note, limit=60), f"{left} left" if left else "")
+        return f"{self.last.stage}: {', '.join(part for part in parts if part)}"
+
+    def rate(self, now: float) -> str:
+        return rate((self.last.done - self.first.done) / (now - self.begun) if now > self.begun else None, self.last.unit)
+
+    def left(self, now: float) -> str:
+        """The time left at the pace so far; empty when it would be a guess from less than a hundredth of the work."""
+        made, total = self.last.done - self.first.done, self.last.total
+        if not total or self.over or made < total / 100:
+            return ""
+        return duration((now - self.begun) / made * (total - self.last.done))
 
 
 def _begins(tick: Progress, last: Progress | None) -> bool:
@@ -72,7 +97,7 @@ def _begins(tick: Progress, last: Progress | None) -> bool:
 
 @contextmanager
 def _bars(stream: TextIO) -> Iterator[OnProgress]:
-    from rich.progress import BarColumn, TextColumn, TimeRemainingColumn
+    from rich.progress import BarColumn, TextColumn
     from rich.progress import Progress as Bars
     from rich.table import Column
 
@@ -80,40 +105,36 @@ def _bars(stream: TextIO) -> Iterator[OnProgress]:
         return TextColumn(f"{{task.fields[{name}]}}", style=style, markup=False)
 
     bar = BarColumn(bar_width=_BAR_CELLS, table_column=Column(no_wrap=True))
-    columns = (TextColumn("{task.description}", markup=False), bar, field("amount"), field("rate", "dim"),
-               TimeRemainingColumn(compact=True), field("note", "dim"))
-    rows: dict[str, _Row] = {}
-    with Bars(*columns, console=terminal.console(stream), transient=True) as bars:
+    texts = ("amount", "rate", "left", "note")
+    tasks: dict[str, TaskID] = {}
+    stages: dict[str, _Stage] = {}
+    with Bars(TextColumn("{task.description}", markup=False), bar, field("amount"), field("rate", "dim"), field("left"),
+              field("note", "dim"), console=terminal.console(stream), transient=True) as bars:
 
         def show(tick: Progress) -> None:
             now = time.monotonic()
-            row = rows.get(tick.stage)
-            if row is None or _begins(tick, row.last):
-                if row is not None:
-                    bars.remove_task(row.task)
-                task = bars.add_task(tick.stage, total=tick.total, amount=short_amount(tick), rate="", note="")
-                row = _Row(task, begun=now, first=tick, last=tick, amount="", rate="")
-            speed = (tick.done - row.first.done) / (now - row.begun) if now > row.begun else None
-            row = replace(row, last=tick, amount=short_amount(tick), rate=rate(speed, tick.unit))
-            rows[tick.stage] = row
-            texts = ((r.last.stage, r.amount, r.rate) for r in rows.values())
-            room = bars.console.width - _REST_CELLS - sum(max(map(len, column)) for column in zip(*texts, strict=True))
-            bars.update(row.task, completed=tick.done, amount=row.amount, rate=row.rate,
-                        note=terminal.one_line(tick.note, limit=room) if room > 1 else "")
+            stage = stages.get(tick.stage)
+            if stage is None or _begins(tick, stage.last):
+                if stage is not None:
+                    bars.remove_task(tasks[tick.stage])
+                tasks[tick.stage] = bars.add_task(tick.stage, total=tick.total, **dict.fromkeys(texts, ""))
+                stage = _Stage(now, first=tick, last=tick)
+            stages[tick.stage] = replace(stage, last=tick)
+            # All of them: files wait while their chunks are encoded, and their pace must say so.
+            for name, fields in _fields(stages, now, width=bars.console.width).items():
+                bars.update(tasks[name], completed=stages[name].last.done, **fields)
 
         yield show
 
 
-@dataclass(frozen=True, slots=True)
-class _Row:
-    """A bar, since when it measures, the ticks it has seen, and its texts."""
-
-    task: TaskID
-    begun: float
-    first: Progress
-    last: Progress
-    amount: str
-    rate: str
+def _fields(stages: Mapping[str, _Stage], now: float, *, width: int) -> dict[str, dict[str, str]]:
+    """The texts of each stage's row; notes get what room the other columns leave."""
+    rows = {name: {"amount": short_amount(stage.last), "rate": stage.rate(now), "left": stage.left(now)}
+            for name, stage in stages.items()}
+    columns = zip(*((name, *row.values()) for name, row in rows.items()), strict=True)
+    room = width - _BAR_CELLS - _GAPS - sum(max(map(len, column)) for column in columns)
+    return {name: {**row, "note": terminal.one_line(stages[name].last.note, limit=room) if room > 1 else ""}
+            for name, row in rows.items()}
 
 
 class Waiting:

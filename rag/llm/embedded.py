@@ -7,8 +7,8 @@ Departures and limits:
   control token, skips the Unicode normalisation that the model was trained with, and cuts prompts at 8,192 tokens.
 - Stop strings, loops, deadlines and cancellation are decided here, not in the pipeline.
 - `cached_tokens` is 0: the pipeline uses its prefix cache but does not say how much of a prompt came from it.
-- Greedy decoding in bf16 with dynamically quantised activations: the same prompt gives the same answer, but a tie between
-  two tokens may fall differently on another processor.
+- Greedy decoding in bf16 with dynamically quantised activations: the same prompt gives the same answer, but a near tie
+  between two tokens may fall differently on another processor, or beside other requests.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ STALL_S = 180.0
 
 class EmbeddedReader:
     """A reader in an OpenVINO folder. Opening reads its card and tokenizer; the model itself loads with the first answer,
-    or with `load`. If its process dies, the next call starts another."""
+    or with `load`. If its process dies or hangs, the next call starts another."""
 
     local = True
 
@@ -81,8 +81,6 @@ class EmbeddedReader:
                               stall_s=self._stall_s)
         finally:
             engine.cancel(ticket)
-            if source.silent_s > self._stall_s:
-                engine.close()              # it hangs: the next call gets a fresh one
         return Generation(text=followed.text, prompt_tokens=len(ids), completion_tokens=source.tokens, cached_tokens=0,
                           finish=followed.finish, seconds=time.monotonic() - started, first_token_s=followed.first_token_s)
 
@@ -97,6 +95,8 @@ class EmbeddedReader:
         with self._lock:
             if self._closed:
                 raise ModelUnavailable(f"{self.name} was closed.", hint="Open it again.")
+            if self._engine is not None and self._engine.silent_s > self._stall_s:
+                self._engine.kill()
             if self._engine is None or not self._engine.alive:
                 self._engine = Engine(self._command, name=self.name)
                 weakref.finalize(self, self._engine.close)      # a reader that is dropped, or left open at exit
@@ -110,18 +110,12 @@ class _Source:
         self.tokens = 0
         self._ticket = ticket
         self._decoder = decoder
-        self._heard = time.monotonic()
-
-    @property
-    def silent_s(self) -> float:
-        return time.monotonic() - self._heard
 
     def __call__(self, timeout_s: float) -> Event | None:
         try:
             message = self._ticket.inbox.get(timeout=max(timeout_s, 0))
         except queue.Empty:
             return None
-        self._heard = time.monotonic()
         if isinstance(message, RagError):
             return Event(error=message)
         if "end" in message:

@@ -13,6 +13,7 @@ import subprocess
 import sys
 import tempfile
 import threading
+import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -55,6 +56,7 @@ class Engine:
         self._orders: queue.SimpleQueue[Message | None] = queue.SimpleQueue()
         self._tickets: dict[int, Ticket] = {}
         self._numbers = 0
+        self._unanswered_since: float | None = None
         self._over: RagError | None = None
         self._lock = threading.Lock()
         assert self._process.stdin is not None      # both were asked for
@@ -67,6 +69,12 @@ class Engine:
     @property
     def alive(self) -> bool:
         return self._over is None and self._process.poll() is None
+
+    @property
+    def silent_s(self) -> float:
+        """How long the process has said nothing although it was asked something; 0 when it owes no answer."""
+        since = self._unanswered_since
+        return 0.0 if since is None else time.monotonic() - since
 
     @property
     def pid(self) -> int:
@@ -84,6 +92,7 @@ class Engine:
             self._numbers += 1
             ticket = Ticket(self._numbers)
             self._tickets[ticket.number] = ticket
+            self._unanswered_since = self._unanswered_since or time.monotonic()
         self._orders.put({"id": ticket.number, "ids": list(ids), "max_tokens": max_tokens})
         return ticket
 
@@ -98,11 +107,15 @@ class Engine:
         """Ends the process; whoever still waits gets ModelUnavailable."""
         self._fail(ModelUnavailable(f"{self._name} was closed."))
         self._orders.put(None)
-        try:
+        with contextlib.suppress(subprocess.TimeoutExpired):
             self._process.wait(_LEAVE_S)        # closing its stdin asked it to leave
-        except subprocess.TimeoutExpired:
-            self._process.kill()
-            self._process.wait()
+        self.kill()
+
+    def kill(self) -> None:
+        """Ends a process that hangs."""
+        self._fail(ModelUnavailable(f"The process for {self._name} hung and was ended.", hint="Ask again."))
+        self._process.kill()
+        self._process.wait()
 
     def _write(self, stdin: IO[bytes]) -> None:
         # A broken pipe is the death that the reading thread reports.
@@ -136,6 +149,7 @@ class Engine:
             waiting = [self._tickets[number] for number in concerned if number in self._tickets]
             if "end" in message or "refused" in message:
                 self._tickets.pop(number, None)
+            self._unanswered_since = time.monotonic() if self._tickets else None
         for ticket in waiting:
             ticket.inbox.put(_refusal(self._name, message) or message)
 

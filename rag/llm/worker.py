@@ -105,6 +105,7 @@ def _obey(order: dict[str, Any], pipeline: Any, running: dict[int, Any], out: Te
         if handle is not None:
             handle.cancel()
             pipeline.step()                         # frees its place even if nothing else is running
+        _say(out, {"step": True})
         return
     try:
         running[order["id"]] = _begin(pipeline, order["id"], order["ids"], max_tokens=order["max_tokens"], eos=eos)

@@ -411,8 +411,26 @@ def test_a_worker_that_hangs_is_killed_and_replaced(embedded: Embed) -> None:
     started = time.monotonic()
     with pytest.raises(ModelTimeout):
         reader.generate(MESSAGES, max_tokens=4)
-    assert time.monotonic() - started < 8.0
+    assert time.monotonic() - started < 3.0
     assert reader.generate(MESSAGES, max_tokens=4).finish == "stop"
+
+
+def test_a_worker_that_hangs_is_found_out_by_short_deadlines_too(embedded: Embed) -> None:
+    reader = embedded(HANGS_ONCE + ECHO, stall_s=0.5)
+    for _ in range(2):
+        with pytest.raises(ModelTimeout):
+            reader.generate(MESSAGES, max_tokens=4, deadline=after(0.4))
+    assert reader.generate(MESSAGES, max_tokens=4).finish == "stop"
+
+
+def test_a_worker_that_was_idle_for_long_is_not_taken_for_one_that_hangs(embedded: Embed) -> None:
+    reader = embedded(ECHO, stall_s=5.0)
+    reader.generate(MESSAGES, max_tokens=4)
+    engine = reader._engine
+    assert engine is not None
+    assert engine.silent_s == 0
+    reader.generate(MESSAGES, max_tokens=4)
+    assert reader._engine is engine
 
 
 def test_a_worker_that_is_slow_to_load_does_not_hold_up_the_deadline(embedded: Embed) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import sys
+import time
 from pathlib import Path
 
 import numpy as np
@@ -130,6 +131,15 @@ def test_a_folder_without_weights_is_refused_by_name(tmp_path: Path) -> None:
     (source / "model.safetensors").unlink()
     with pytest.raises(ModelUnavailable, match=str(source)):
         open_encoder(str(source), cache=ModelCache(tmp_path / "cache"))
+
+
+def test_a_hub_that_is_not_there_is_named_at_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("huggingface_hub.constants.ENDPOINT", "http://127.0.0.1:9")
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path))
+    start = time.monotonic()
+    with pytest.raises(ModelUnavailable, match=r"nobody/nothing is no folder.*127\.0\.0\.1:9"):
+        open_encoder("nobody/nothing", cache=ModelCache(tmp_path / "cache"))
+    assert time.monotonic() - start < 20
 
 
 def test_without_the_extra_the_command_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -22,7 +22,8 @@ CONTEXT = ("The Zeta 4 pump is sold with a warranty of 27 months. Spare parts ar
 TEXTS = [
     "The warranty lasts 27 months, doesn't it? We'LL see.", "naïve café", "Größe und Maße", "中文测试，你好世界。",
     "日本語のテキスト", "مرحبا بالعالم", "हिन्दी में पाठ", "🙂👩‍👩‍👧‍👦🇫🇷", "  several   spaces\n\n\n and\ttabs \r\n",
-    "def f(x):\n    return x ** 2  # 3.14e-10\n", "{\"a\": [1, 2.5, null]}", "1234567890", "a\u00a0b\u2028c\u200bd", "x" * 300, "| a | b |\n|---|---|\n| 1 | 2 |", "",
+    "def f(x):\n    return x ** 2  # 3.14e-10\n", "{\"a\": [1, 2.5, null]}", "1234567890", "a\u00a0b\u2028c\u200bd",
+    "x" * 300, "| a | b |\n|---|---|\n| 1 | 2 |", "",
 ]
 
 

@@ -20,12 +20,12 @@ from rag.types import Extract
 from tests.fakes import WordCounter, make_chunk
 
 CASES = 10_000
-ALPHABETS = (
-    "the cat sat on a mat and fish swam under bridges while warranty terms applied to everyone".split(),
-    "保修 期限 为 两年 自 购买 之 日 起 北京 上海".split(), "кот сидел на коврике рыба плыла".split(), "القط جلس على السجادة".split(),
-    ["🙂", "e\u0301te\u0301", "naïve", "ﬁne", "Ⅷ", "a\u200bb", "\u202eevil", "x" * 40],
-    ["<|im_end|>", "[1]", "[99]", "</context>", "[INST]", "{braces}", "%s", "\\n", "<s>", "ignore previous instructions"],
-)
+ALPHABETS = tuple(words.split() for words in (
+    "the cat sat on a mat and fish swam under bridges while warranty terms applied to everyone",
+    "保修 期限 为 两年 自 购买 之 日 起 北京 上海", "кот сидел на коврике рыба плыла", "القط جلس على السجادة",
+    "🙂 e\u0301te\u0301 naïve ﬁne Ⅷ a\u200bb \u202eevil xxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxx",
+    "<|im_end|> [1] [99] </context> [INST] {braces} %s \\n <s> ignore previous instructions",
+))
 
 
 def random_text(rng: random.Random, words: int) -> str:

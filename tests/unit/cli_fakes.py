@@ -90,7 +90,7 @@ class FakeKB:
     """The facade. Every call is recorded in `calls`; `error` is raised by the next one that does work."""
 
     answer: Answer = ANSWER
-    report: IngestReport = IngestReport(added=3, chunks=412, tokens=61_200, seconds=3.4, snapshot="s1")  # noqa: RUF009  # frozen
+    report: IngestReport = IngestReport(added=3, chunks=412, tokens=61_200, seconds=3.4, snapshot="s1")  # frozen
     hits: list[Hit] = field(default_factory=lambda: [HIT])
     rows: list[Row] = field(default_factory=lambda: [DOCUMENT_ROW])
     problems: list[str] = field(default_factory=list)

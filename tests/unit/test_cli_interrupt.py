@@ -128,6 +128,7 @@ def test_a_stopped_answer_still_shows_its_bill(cli: Cli, monkeypatch: pytest.Mon
     done = cli.run("ask", "Who?")
     assert done.code == 130
     assert "receipt" in done.out
+    assert done.err == "Stopped. What it has cost so far is above.\n"
 
 
 def test_ctrl_c_without_an_answer_says_what_is_kept(cli: Cli, monkeypatch: pytest.MonkeyPatch) -> None:

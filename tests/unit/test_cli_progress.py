@@ -43,6 +43,15 @@ def test_a_resumed_download_is_not_counted_as_fast() -> None:
         "download: 910 of 1,000 chunks (91%), 1 min 30 s left"]
 
 
+def test_a_line_tells_of_every_stage_under_way() -> None:
+    lines = lines_at((0, Progress("files", 0, 10, "files")), (1, Progress("encode", 5)),
+                     (5, Progress("files", 5, 10, "files")), (15, Progress("encode", 9)),
+                     (20, Progress("files", 10, 10, "files")), (30, Progress("encode", 20)))
+    assert lines == ["encode: 5 chunks; files: 5 of 10 files (50%), 5 s left",
+                     "files: 5 of 10 files (50%), 15 s left; encode: 9 chunks",
+                     "encode: 20 chunks"]
+
+
 def test_a_stage_that_begins_again_is_timed_anew() -> None:
     lines = lines_at((0, Progress("model", 0, 100, "bytes")), (100, Progress("model", 100, 100, "bytes")),
                      (100, Progress("model", 0, 200, "tensors")), (110, Progress("model", 100, 200, "tensors")))

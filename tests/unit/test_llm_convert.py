@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import os
+import subprocess
+import sys
 import threading
 import time
 from pathlib import Path
@@ -182,6 +184,32 @@ def test_the_process_ends_with_the_reader(converted: Path) -> None:
     reader.close()
     with pytest.raises(OSError, match="No such process"):
         os.kill(engine.pid, 0)
+
+
+def test_no_process_outlives_a_program_that_is_killed(converted: Path) -> None:
+    code = ("import sys, time, pathlib\nfrom rag.llm import Message\nfrom rag.llm.embedded import EmbeddedReader\n"
+            f"reader = EmbeddedReader(pathlib.Path({str(converted)!r}))\n"
+            "reader.generate([Message('user', 'the')], max_tokens=2)\n"
+            "print(reader._engine.pid, flush=True)\ntime.sleep(60)\n")
+    with subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE, text=True,
+                          cwd=Path(__file__).parents[2]) as program:
+        assert program.stdout is not None
+        pid = int(program.stdout.readline())
+        os.kill(pid, 0)
+        program.kill()
+    until = time.monotonic() + 10
+    while runs(pid) and time.monotonic() < until:
+        time.sleep(0.02)
+    assert not runs(pid)
+
+
+def runs(pid: int) -> bool:
+    """Whether a process is there and not merely waiting for its parent to notice its end."""
+    try:
+        os.kill(pid, 0)
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
+    except (ProcessLookupError, FileNotFoundError):
+        return False
 
 
 def test_a_killed_process_costs_one_answer_at_most(reader: EmbeddedReader) -> None:

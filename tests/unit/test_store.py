@@ -25,7 +25,8 @@ def indexed(name: str, texts: Sequence[str], *, version: int = 1) -> store.Index
                         content_hash=f"{name}-{version}", blocks=())
     chunks, at = [], 0
     for i, body in enumerate(texts):
-        chunks.append(dataclasses.replace(make_chunk(body, id=f"{name}:{i}:{version}", doc_id=name, title=name, start=at), ordinal=i))
+        made = make_chunk(body, id=f"{name}:{i}:{version}", doc_id=name, title=name, start=at)
+        chunks.append(dataclasses.replace(made, ordinal=i))
         at += len(body) + 1
     return store.Indexed(document, document.uri, tuple(chunks), ENCODER.encode([embedding_text(c) for c in chunks]))
 
@@ -125,9 +126,8 @@ def test_a_failed_publish_changes_nothing_and_leaves_no_files(folder: Path, monk
 
 
 def test_the_second_writer_is_told_who_holds_the_lock(folder: Path) -> None:
-    with store.writer(folder), pytest.raises(Locked, match=r"process \d+ on ") as caught:
-        with store.writer(folder):
-            pass
+    with store.writer(folder), pytest.raises(Locked, match=r"process \d+ on ") as caught, store.writer(folder):
+        pass
     assert "Wait" in caught.value.hint
     with store.writer(folder):
         pass
