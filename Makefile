@@ -16,9 +16,9 @@ help:  ## this list
 quickstart: .venv/.run  ## install, fetch and verify the models, ingest a sample, answer three questions
 	$(BIN)/thriftrag models pull
 	$(BIN)/thriftrag ingest $(SAMPLE)/corpus.jsonl $(SAMPLE)/files --collection sample
-	$(ASK) "QUESTION_ONE"
-	$(ASK) "QUESTION_TWO"
-	$(ASK) "QUESTION_THREE"
+	$(ASK) "About how many rivers flow into the Baltic Sea?"
+	$(ASK) "When did Sax's patent expire?"
+	$(ASK) "What is a nickname for pond hockey?"
 	@printf '%s\n' '' 'What to try next (put .venv/bin on your PATH, or write it before the command):' \
 	  '  thriftrag ask "your question" --collection sample --trace     see what was considered, kept and dropped' \
 	  '  thriftrag ingest ~/Documents/handbook                         your own files: txt md html pdf docx csv jsonl' \
@@ -41,8 +41,12 @@ lint: .venv/.all
 types: .venv/.all
 	$(BIN)/mypy
 
-bench: .venv/.all  ## the figures of docs/benchmarks.md
-	$(BIN)/python -m eval.bench --out docs/benchmarks.md
+bench: .venv/.all  ## answer quality on a dataset folder: make bench DATA=path/to/squad2_dev
+	@test -n "$(DATA)" || { echo "Name a dataset folder: make bench DATA=path/to/squad2_dev"; exit 2; }
+	for reader in qwen2.5-coder-0.5b-instruct qwen2.5-coder-1.5b-instruct; do \
+	  $(BIN)/thriftrag eval run $(DATA) --answerable --limit 200 --budgets 256 --systems topk,sentences,greedy,gold \
+	    --model $$reader --out runs/$(notdir $(patsubst %/,%,$(DATA)))-$$reader || exit 1; \
+	done
 
 lock: .venv/.all  ## refresh constraints.txt to the newest versions that fit pyproject.toml
 	$(BIN)/uv pip compile pyproject.toml --extra all --extra dev --universal --python-version 3.11 --upgrade \

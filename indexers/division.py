@@ -60,16 +60,17 @@ def _followed(atoms: Sequence[Atom], bounds: Sequence[int], previous: Sequence[i
 
 
 def _places(atoms: Sequence[Atom], limit: int) -> list[int]:
-    """Atoms that a chunk may start with: where they are small, the best of each few."""
+    """Atoms that a chunk may start with: where they are small, the best of each few. No run between is too large for a chunk."""
     step = max(1, limit // _PLACES)
     starts = [0]
     before = held = 0           # tokens of the last whole run between places, and since the last place
     for index, atom in enumerate(atoms):
-        if index and (held >= step or held + atom.tokens > limit // 2):
+        better = len(starts) > 1 and atom.penalty < atoms[starts[-1]].penalty
+        if better and held < step and before + held <= limit // 2:
+            starts[-1] = index  # a few tokens on is a better place
+            before, held = before + held, 0
+        elif index and (better or held >= step or held + atom.tokens > limit // 2):
             starts.append(index)
             before, held = held, 0
-        elif len(starts) > 1 and atom.penalty < atoms[starts[-1]].penalty and before + held <= limit // 2:
-            starts[-1] = index  # a better place, a few tokens on
-            before, held = before + held, 0
         held += atom.tokens
     return starts

@@ -105,7 +105,6 @@ def _bars(stream: TextIO) -> Iterator[OnProgress]:
         return TextColumn(f"{{task.fields[{name}]}}", style=style, markup=False)
 
     bar = BarColumn(bar_width=_BAR_CELLS, table_column=Column(no_wrap=True))
-    texts = ("amount", "rate", "left", "note")
     tasks: dict[str, TaskID] = {}
     stages: dict[str, _Stage] = {}
     with Bars(TextColumn("{task.description}", markup=False), bar, field("amount"), field("rate", "dim"), field("left"),
@@ -117,24 +116,35 @@ def _bars(stream: TextIO) -> Iterator[OnProgress]:
             if stage is None or _begins(tick, stage.last):
                 if stage is not None:
                     bars.remove_task(tasks[tick.stage])
-                tasks[tick.stage] = bars.add_task(tick.stage, total=tick.total, **dict.fromkeys(texts, ""))
+                tasks[tick.stage] = bars.add_task(tick.stage, total=tick.total, amount="", rate="", left="", note="")
                 stage = _Stage(now, first=tick, last=tick)
             stages[tick.stage] = replace(stage, last=tick)
             # All of them: files wait while their chunks are encoded, and their pace must say so.
-            for name, fields in _fields(stages, now, width=bars.console.width).items():
-                bars.update(tasks[name], completed=stages[name].last.done, **fields)
+            for name, row in _rows(stages, now, width=bars.console.width).items():
+                bars.update(tasks[name], completed=stages[name].last.done, amount=row.amount, rate=row.rate, left=row.left,
+                            note=row.note)
 
         yield show
 
 
-def _fields(stages: Mapping[str, _Stage], now: float, *, width: int) -> dict[str, dict[str, str]]:
-    """The texts of each stage's row; notes get what room the other columns leave."""
-    rows = {name: {"amount": short_amount(stage.last), "rate": stage.rate(now), "left": stage.left(now)}
-            for name, stage in stages.items()}
-    columns = zip(*((name, *row.values()) for name, row in rows.items()), strict=True)
+@dataclass(frozen=True, slots=True)
+class _Row:
+    """The texts beside one bar."""
+
+    amount: str
+    rate: str
+    left: str
+    note: str = ""
+
+
+def _rows(stages: Mapping[str, _Stage], now: float, *, width: int) -> dict[str, _Row]:
+    """The texts of each stage; notes get the cells that the other columns leave."""
+    rows = {name: _Row(short_amount(stage.last), stage.rate(now), stage.left(now)) for name, stage in stages.items()}
+    columns = zip(*((name, row.amount, row.rate, row.left) for name, row in rows.items()), strict=True)
     room = width - _BAR_CELLS - _GAPS - sum(max(map(len, column)) for column in columns)
-    return {name: {**row, "note": terminal.one_line(stages[name].last.note, limit=room) if room > 1 else ""}
-            for name, row in rows.items()}
+    if room < 2:
+        return rows
+    return {name: replace(row, note=terminal.one_line(stages[name].last.note, limit=room)) for name, row in rows.items()}
 
 
 class Waiting:

@@ -101,7 +101,7 @@ def test_a_readable_file_is_linked_and_left_alone(tmp_path: Path) -> None:
 @pytest.mark.parametrize(("options", "said"), [
     ({"architecture": "gpt2"}, "'gpt2'"), ({"cut": "unheard-of"}, "'unheard-of'"), ({"template": None}, "chat_template")])
 def test_what_cannot_be_read_is_named_before_any_work(tmp_path: Path, options: dict[str, str], said: str) -> None:
-    source = write_tiny_gguf(tmp_path / "m.gguf", **options)  # type: ignore[arg-type]
+    source = write_tiny_gguf(tmp_path / "m.gguf", **options)
     with pytest.raises(ModelUnavailable, match=said) as caught:
         convert_gguf(source, tmp_path / "out", on_progress=no_progress)
     assert caught.value.hint
