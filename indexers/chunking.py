@@ -9,9 +9,8 @@ from __future__ import annotations
 
 import hashlib
 import unicodedata
-from collections.abc import Iterator, Sequence
-from dataclasses import replace
-from itertools import groupby
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
 from math import ceil
 
 from indexers import division
@@ -28,6 +27,13 @@ _COUNTED_AT_ONCE = 4096
 _PATH = " > "
 
 
+@dataclass(frozen=True, slots=True)
+class _Section:
+    heading: str                # as its chunks will carry it
+    page: int | None
+    blocks: list[Block]
+
+
 def chunk(document: Document, *, max_tokens: int, count: Count, offsets: Offsets) -> list[Chunk]:
     """The document's chunks in order; each has `tokens == count([embedding_text(chunk)])[0] <= max_tokens`.
 
@@ -42,15 +48,15 @@ def chunk(document: Document, *, max_tokens: int, count: Count, offsets: Offsets
     used = _counted(["".join(f"{name}\n" for name in (title, prefix) if name) for prefix in prefixes], count)
     room = {prefix: max(1, max_tokens - tokens) for prefix, tokens in zip(prefixes, used, strict=True)}
 
-    sections = [(key, list(blocks)) for key, blocks in groupby(document.blocks, key=lambda b: (carried[b.heading], b.page))]
-    spans = [list(_spans(document, blocks, chars=room[heading] * _CHARS_PER_TOKEN)) for (heading, _), blocks in sections]
+    sections = _sections(document, carried)
+    spans = [list(_spans(document, section.blocks, chars=room[section.heading] * _CHARS_PER_TOKEN)) for section in sections]
     tokens = iter(_counted([document.text[slice(*span)] for section in spans for span in section], count))
     drafts: list[Chunk] = []
-    for ((heading, page), _), section in zip(sections, spans, strict=True):
-        sized = [(span, next(tokens) - special) for span in section]
-        atoms = _atoms(document.text, sized, limit=room[heading], count=count, offsets=offsets, special=special)
-        drafts += [_draft(document, run, title=title, heading=heading, page=page)
-                   for run in division.divide(atoms, limit=room[heading])]
+    for section, held in zip(sections, spans, strict=True):
+        sized = [(span, next(tokens) - special) for span in held]
+        limit = room[section.heading]
+        atoms = _atoms(document.text, sized, limit=limit, count=count, offsets=offsets, special=special)
+        drafts += [_draft(document, run, section, title=title) for run in division.divide(atoms, limit=limit)]
     return [_numbered(draft, ordinal) for ordinal, draft in enumerate(_fitted(drafts, max_tokens=max_tokens, count=count))]
 
 
@@ -90,6 +96,20 @@ def _cut(name: str, limit: int, offsets: Offsets) -> str:
     return name[:min(end, len(name) - 2)].rstrip() + "…" if len(name) > 2 else ""
 
 
+def _sections(document: Document, carried: Mapping[str, str]) -> list[_Section]:
+    """Neighbouring blocks under one heading on one page with nothing but white space between."""
+    sections: list[_Section] = []
+    end = 0
+    for block in document.blocks:
+        apart = bool(document.text[end:block.span[0]].strip())
+        heading = carried[block.heading]
+        if not sections or apart or (sections[-1].heading, sections[-1].page) != (heading, block.page):
+            sections.append(_Section(heading, block.page, []))
+        sections[-1].blocks.append(block)
+        end = block.span[1]
+    return sections
+
+
 def _spans(document: Document, blocks: Sequence[Block], *, chars: int) -> Iterator[Span]:
     """Sentences and units in order, none longer than `chars`."""
     for block in blocks:
@@ -122,12 +142,12 @@ def _penalty(gap: str) -> float:
     return division.AFTER_LINE if "\n" in gap or "\r" in gap else division.AFTER_SENTENCE
 
 
-def _draft(document: Document, run: Sequence[Atom], *, title: str, heading: str, page: int | None) -> Chunk:
+def _draft(document: Document, run: Sequence[Atom], section: _Section, *, title: str) -> Chunk:
     """Without what only the final chunk has: ordinal, id, tokens, content hash."""
     start, end = run[0].start, run[-1].end
     return Chunk(id="", doc_id=document.id, ordinal=0, text=document.text[start:end], span=(start, end),
                  sentences=tuple((atom.start - start, atom.end - start) for atom in run), tokens=0, title=title,
-                 heading=heading, page=page, source=document.source, metadata=document.metadata)
+                 heading=section.heading, page=section.page, source=document.source, metadata=document.metadata)
 
 
 def _fitted(drafts: Sequence[Chunk], *, max_tokens: int, count: Count) -> list[Chunk]:

@@ -20,6 +20,7 @@ from indexers.encoders import Encoder, Vectors
 from indexers.files import sha256 as file_sha256
 from indexers.loaders import Found, discover, load, load_jsonl_lines
 from indexers.snapshot import Snapshot
+from indexers.writer import Indexed, Writer, writing
 from rag.errors import SnapshotMismatch
 from rag.settings import Settings
 from rag.types import Chunk, Document, FileFailure, IngestReport, OnProgress, Progress, no_progress
@@ -52,7 +53,7 @@ def ingest(folder: Path, sources: Iterable[str | Path], *, encoder: Encoder, set
     """
     started = time.monotonic()
     tally = _Tally()
-    with store.writer(folder) as writer:
+    with writing(folder) as writer:
         run = _Run(writer=writer, encoder=encoder, settings=settings, tally=tally, dry_run=dry_run, on_progress=on_progress,
                    chunk_tokens=check_encoder(folder, encoder))
         inputs = list(discover(sources, settings=settings))
@@ -77,7 +78,7 @@ def ingest(folder: Path, sources: Iterable[str | Path], *, encoder: Encoder, set
 
 def rebuild(folder: Path, *, encoder: Encoder, on_progress: OnProgress = no_progress) -> None:
     """Makes every index again from the stored chunks, with `encoder`, which from then on is the collection's."""
-    with store.writer(folder) as writer:
+    with writing(folder) as writer:
         writer.replace_indexes(_encoded(folder, encoder, on_progress), encoder=encoder.name, dimension=encoder.dimension)
 
 
@@ -104,7 +105,7 @@ def check_encoder(folder: Path, encoder: Encoder) -> int:
 class _Run:
     """One ingestion: the batch in hand and the files that end with it."""
 
-    writer: store.Writer
+    writer: Writer
     encoder: Encoder
     settings: Settings
     tally: _Tally
@@ -146,7 +147,7 @@ class _Run:
         if not self.dry_run and (self.pending or self.finished or self.gone):
             vectors = self._encode(chunks)
             ends = np.cumsum([len(pieces) for _, _, pieces in self.pending])
-            batch = [store.Indexed(document, file, tuple(pieces), vectors[end - len(pieces):end])
+            batch = [Indexed(document, file, tuple(pieces), vectors[end - len(pieces):end])
                      for (document, file, pieces), end in zip(self.pending, ends, strict=True)]
             self.writer.publish(batch, finished=self.finished, gone=self.gone)
         self.tally.chunks += len(chunks)

@@ -136,25 +136,30 @@ class Snapshot:
             LEFT JOIN chunks c ON c.doc_id = d.id GROUP BY d.id ORDER BY d.source, d.id""")
         return [DocumentInfo(*record) for record in records]
 
-    def resolve(self, name: str) -> str:
-        """Document id for an id or a source.
+    def resolve_all(self, names: Sequence[str]) -> list[str]:
+        """Document ids for ids or sources, each once.
 
         Raises:
-            DocumentMissing: no such document, or several with this source.
+            DocumentMissing: names every one that is no document, or the source of several.
         """
-        if self._all("SELECT 1 FROM documents WHERE id = ?", [name]):
-            return name
-        ids = [str(record[0]) for record in self._all("SELECT id FROM documents WHERE source = ? LIMIT 2", [name])]
-        if len(ids) == 1:
-            return ids[0]
-        what = "No document" if not ids else "More than one document"
-        raise DocumentMissing(f"{what} {name!r} in collection {self.folder.name!r}.", field="document",
-                              hint="`thriftrag documents list` shows their ids.")
+        found: dict[str, None] = {}
+        wrong: list[str] = []
+        for name in names:
+            ids = [row[0] for row in self._all("SELECT id FROM documents WHERE id = ?", [name])
+                   or self._all("SELECT id FROM documents WHERE source = ? LIMIT 2", [name])]
+            if len(ids) == 1:
+                found[ids[0]] = None
+            else:
+                wrong.append(f"{name!r}{' (several have this source)' if ids else ''}")
+        if wrong:
+            raise DocumentMissing(f"No document {', '.join(wrong[:10])} in collection {self.folder.name!r}.", field="document",
+                                  hint="`thriftrag documents list` shows their ids.")
+        return list(found)
 
     def document(self, name: str) -> Document:
         """A document by id or source. Blocks are not stored: they have done their work when the chunks exist."""
         record = self._all("""SELECT id, source, uri, title, text, content_hash, media_type, language, metadata
-            FROM documents WHERE id = ?""", [self.resolve(name)])[0]
+            FROM documents WHERE id = ?""", self.resolve_all([name]))[0]
         id_, source, uri, title, text, content_hash, media_type, language, metadata = record
         return Document(id=id_, source=source, uri=uri, title=title, text=text, content_hash=content_hash, blocks=(),
                         media_type=media_type, language=language, metadata=json.loads(metadata))

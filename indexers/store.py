@@ -11,32 +11,21 @@ files it opened: it sees one state until it lets go, whatever is published, dele
 
 from __future__ import annotations
 
-import json
 import os
 import shutil
-import socket
 import sqlite3
 import uuid
-from collections.abc import Iterator, Sequence
-from contextlib import closing, contextmanager
-from dataclasses import dataclass
+from contextlib import closing
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any
 
-import numpy as np
-
-from indexers import dense, lexical
-from indexers.encoders import Vectors
-from indexers.files import explained, sha256, sync_file, sync_folder
-from rag.errors import CollectionMissing, DocumentMissing, Locked, SnapshotCorrupt, SnapshotMismatch
-from rag.types import Chunk, Document
+from indexers.files import explained, sync_folder
+from rag.errors import CollectionMissing, SnapshotCorrupt, SnapshotMismatch
+from rag.types import Chunk
 
 FORMAT = 1
 DATABASE = "store.sqlite"
 SEGMENTS = "segments"
-# More live segments than this are merged into one when the next is published: every search visits each of them.
-MAX_SEGMENTS = 16
 
 _SCHEMA = """
 CREATE TABLE meta (key TEXT PRIMARY KEY, value TEXT NOT NULL) WITHOUT ROWID;
@@ -56,16 +45,6 @@ CREATE TABLE chunks (
 CREATE INDEX chunks_by_document ON chunks (doc_id, ordinal);
 CREATE TABLE tombstones (row INTEGER PRIMARY KEY);
 """
-
-
-@dataclass(frozen=True, slots=True)
-class Indexed:
-    """A document, its chunks and their vectors, shape (len(chunks), dimension)."""
-
-    document: Document
-    file: str
-    chunks: tuple[Chunk, ...]
-    vectors: Vectors
 
 
 def connect(folder: Path, *, create: bool = False) -> sqlite3.Connection:
@@ -131,251 +110,9 @@ def meta(db: sqlite3.Connection) -> dict[str, str]:
     return dict(db.execute("SELECT key, value FROM meta").fetchall())
 
 
-@contextmanager
-def writer(folder: Path) -> Iterator[Writer]:
-    """The one writer of the collection.
-
-    Raises:
-        Locked: another process writes; the message names it.
-    """
-    import filelock
-
-    lock = filelock.FileLock(str(folder / "writer.lock"), timeout=0)
-    holder = folder / "writer.json"
-    with explained(folder):
-        try:
-            lock.acquire()
-        except filelock.Timeout as error:  # before OSError, which it is
-            raise Locked(f"Collection {folder.name!r} is being written by {_describe(holder)}.",
-                         hint="Wait for it to finish, or stop it: what it published stays.") from error
-    try:
-        with explained(holder):
-            holder.write_text(json.dumps({"pid": os.getpid(), "host": socket.gethostname(), "since": now()}), encoding="utf-8")
-        with closing(connect(folder)) as db:
-            yield Writer(folder, db)
-    finally:
-        holder.unlink(missing_ok=True)
-        lock.release()
-
-
-def _describe(holder: Path) -> str:
-    try:
-        facts = json.loads(holder.read_text(encoding="utf-8"))
-        return f"process {facts['pid']} on {facts['host']} since {facts['since']}"
-    except (OSError, ValueError, KeyError):
-        return "another process"
-
-
-class Writer:
-    """Publishes and deletes; each call is one transaction, durable when it returns. Use through `writer`."""
-
-    def __init__(self, folder: Path, db: sqlite3.Connection) -> None:
-        self._folder = folder
-        self._db = db
-        self._sweep()
-
-    def file_hash(self, uri: str) -> str | None:
-        """Hash of the file as of its last complete ingestion, None if there was none."""
-        row = self._db.execute("SELECT content_hash FROM files WHERE uri = ?", (uri,)).fetchone()
-        return None if row is None else str(row[0])
-
-    def documents_of(self, file: str) -> dict[str, str]:
-        """Content hash by uri of the documents that came from `file`."""
-        return dict(self._db.execute("SELECT uri, content_hash FROM documents WHERE file = ?", (file,)).fetchall())
-
-    def owner(self, document_id: str) -> str | None:
-        """The uri of the document with this id, None if there is none."""
-        row = self._db.execute("SELECT uri FROM documents WHERE id = ?", (document_id,)).fetchone()
-        return None if row is None else str(row[0])
-
-    def publish(self, batch: Sequence[Indexed], *, finished: Sequence[tuple[str, str]] = (),
-                gone: Sequence[str] = ()) -> None:
-        """Adds or replaces the documents of `batch`, forgets those with a uri in `gone`, and records `finished` files
-        as (uri, hash): all or nothing."""
-        chunks = [chunk for item in batch for chunk in item.chunks]
-        first = int(meta(self._db)["next_row"])
-        segment = self._write_segment(chunks, np.concatenate([item.vectors for item in batch])) if chunks else None
-        with explained(self._folder), _transaction(self._db):
-            old = self._rows_of([item.document.id for item in batch] + self._ids_of(gone))
-            self._forget([item.document.id for item in batch] + self._ids_of(gone), old)
-            self._db.executemany("INSERT INTO documents VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
-                                 [_document_row(item) for item in batch])
-            self._db.executemany("INSERT INTO chunks VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
-                                 [_chunk_row(first + i, chunk) for i, chunk in enumerate(chunks)])
-            if segment:
-                self._db.execute("INSERT INTO segments (name, first_row, files) VALUES (?, ?, ?)",
-                                 (segment, first, self._checksums(segment)))
-            self._db.executemany("INSERT OR REPLACE INTO files VALUES (?, ?)", finished)
-            self._advance(next_row=first + len(chunks))
-        if self._db.execute("SELECT count(*) FROM segments").fetchone()[0] > MAX_SEGMENTS:
-            self.compact()
-
-    def delete(self, document_ids: Sequence[str]) -> int:
-        """Forgets documents in one pass; the files they came from will be read again when next ingested.
-
-        Raises:
-            DocumentMissing: one is not there; then nothing is deleted.
-        """
-        known = self._existing(document_ids)
-        missing = [document_id for document_id in document_ids if document_id not in known]
-        if missing:
-            raise DocumentMissing(f"No document {', '.join(map(repr, missing[:5]))} in this collection; nothing was deleted.",
-                                  hint="`thriftrag documents list` shows their ids.")
-        with explained(self._folder), _transaction(self._db):
-            rows = self._rows_of(list(known))
-            files = {file for (file,) in self._select("SELECT file FROM documents WHERE id IN", list(known))}
-            self._db.executemany("DELETE FROM files WHERE uri = ?", [(file,) for file in files])
-            self._forget(list(known), rows)
-            self._advance()
-        return len(known)
-
-    def compact(self) -> int:
-        """Merges all segments into one without the deleted chunks. Returns the bytes freed on disk."""
-        before = size(self._folder)
-        live = [row for (row,) in self._db.execute("SELECT row FROM chunks ORDER BY row")]
-        first = int(meta(self._db)["next_row"])
-        name = self._write_merged(np.asarray(live, np.int64)) if live else None
-        with explained(self._folder), _transaction(self._db):
-            # New rows lie above all old ones, so no update meets a row that is still taken.
-            self._db.executemany("UPDATE chunks SET row = ? WHERE row = ?", [(first + i, row) for i, row in enumerate(live)])
-            self._db.execute("DELETE FROM tombstones")
-            self._db.execute("DELETE FROM segments")
-            if name:
-                self._db.execute("INSERT INTO segments (name, first_row, files) VALUES (?, ?, ?)",
-                                 (name, first, self._checksums(name)))
-            self._advance(next_row=first + len(live))
-        self._sweep()
-        self._db.execute("PRAGMA wal_checkpoint(TRUNCATE)")
-        return max(0, before - size(self._folder))
-
-    def replace_indexes(self, batches: Iterator[tuple[Sequence[Chunk], Vectors]], *, encoder: str, dimension: int) -> None:
-        """Rebuilds every index from the stored chunks, which arrive in row order, and records the encoder that did it."""
-        chunks: list[Chunk] = []
-        vectors: list[Vectors] = []
-        for some, encoded in batches:
-            chunks.extend(some)
-            vectors.append(encoded)
-        first = int(meta(self._db)["next_row"])
-        name = self._write_segment(chunks, np.concatenate(vectors)) if chunks else None
-        with explained(self._folder), _transaction(self._db):
-            self._db.executemany("UPDATE chunks SET row = ? WHERE id = ?", [(first + i, c.id) for i, c in enumerate(chunks)])
-            self._db.execute("DELETE FROM tombstones")
-            self._db.execute("DELETE FROM segments")
-            if name:
-                self._db.execute("INSERT INTO segments (name, first_row, files) VALUES (?, ?, ?)",
-                                 (name, first, self._checksums(name)))
-            self._db.executemany("UPDATE meta SET value = ? WHERE key = ?",
-                                 [(encoder, "encoder"), (str(dimension), "dimension")])
-            self._advance(next_row=first + len(chunks))
-        self._sweep()
-
-    def _write_segment(self, chunks: Sequence[Chunk], vectors: Vectors) -> str:
-        with self._segment() as (name, folder):
-            dense.write(folder, vectors)
-            lexical.write(folder, [lexical_text(chunk) for chunk in chunks])
-        return name
-
-    def _write_merged(self, rows: np.ndarray[tuple[int], np.dtype[np.int64]]) -> str:
-        """One segment holding the live `rows`, taken from the segments there are: nothing is encoded again."""
-        vectors: list[Vectors] = []
-        texts: list[list[str]] = []
-        for name, first in self._db.execute("SELECT name, first_row FROM segments ORDER BY first_row").fetchall():
-            folder = self._folder / SEGMENTS / name
-            index = dense.DenseIndex(folder)
-            keep = rows[(rows >= first) & (rows < first + index.size)] - first
-            vectors.append(index.vectors()[keep])
-            vocabulary, ids, offsets = lexical.load(folder)
-            texts.extend([vocabulary[i] for i in ids[offsets[at]:offsets[at + 1]]] for at in keep)
-        known: dict[str, int] = {}
-        flat = [known.setdefault(word, len(known)) for text in texts for word in text]
-        offsets = np.cumsum([0, *map(len, texts)])
-        with self._segment() as (name, folder):
-            dense.write(folder, np.concatenate(vectors))
-            lexical.save(folder / lexical.FILE, known, ids=np.asarray(flat, np.int32), offsets=offsets)
-        return name
-
-    @contextmanager
-    def _segment(self) -> Iterator[tuple[str, Path]]:
-        """A folder to fill, synced and renamed to its final name on success, removed on any failure."""
-        name = uuid.uuid4().hex[:12]
-        root = self._folder / SEGMENTS
-        aside = root / f".{name}"
-        with explained(root):
-            aside.mkdir()
-            try:
-                yield name, aside
-                for path in aside.iterdir():
-                    sync_file(path)
-                sync_folder(aside)
-                os.rename(aside, root / name)
-                sync_folder(root)
-            except BaseException:
-                shutil.rmtree(aside, ignore_errors=True)
-                raise
-
-    def _sweep(self) -> None:
-        """Removes segment folders that no published state names: what a crash or a merge left behind."""
-        named = {name for (name,) in self._db.execute("SELECT name FROM segments")}
-        for path in (self._folder / SEGMENTS).iterdir():
-            if path.name not in named:
-                shutil.rmtree(path, ignore_errors=True)
-
-    def _checksums(self, name: str) -> str:
-        return json.dumps({path.name: sha256(path) for path in sorted((self._folder / SEGMENTS / name).iterdir())})
-
-    def _advance(self, *, next_row: int | None = None) -> None:
-        self._db.execute("UPDATE meta SET value = value + 1 WHERE key = 'generation'")
-        if next_row is not None:
-            self._db.execute("UPDATE meta SET value = ? WHERE key = 'next_row'", (str(next_row),))
-
-    def _forget(self, ids: Sequence[str], rows: Sequence[int]) -> None:
-        self._db.executemany("INSERT INTO tombstones VALUES (?)", [(row,) for row in rows])
-        self._db.executemany("DELETE FROM chunks WHERE doc_id = ?", [(document_id,) for document_id in ids])
-        self._db.executemany("DELETE FROM documents WHERE id = ?", [(document_id,) for document_id in ids])
-
-    def _rows_of(self, ids: Sequence[str]) -> list[int]:
-        return [row for (row,) in self._select("SELECT row FROM chunks WHERE doc_id IN", ids)]
-
-    def _ids_of(self, uris: Sequence[str]) -> list[str]:
-        return [document_id for (document_id,) in self._select("SELECT id FROM documents WHERE uri IN", uris)]
-
-    def _existing(self, ids: Sequence[str]) -> dict[str, None]:
-        return dict.fromkeys(row[0] for row in self._select("SELECT id FROM documents WHERE id IN", ids))
-
-    def _select(self, query: str, values: Sequence[str]) -> Iterator[tuple[Any, ...]]:
-        """`query` ends in IN; long lists are asked for in pieces, because SQLite bounds the variables of a statement."""
-        for start in range(0, len(values), 500):
-            piece = values[start:start + 500]
-            yield from self._db.execute(f"{query} ({', '.join('?' * len(piece))})", piece).fetchall()
-
-
 def lexical_text(chunk: Chunk) -> str:
     """What BM25 indexes of a chunk: everything a person would see above and in it."""
     return "\n".join(filter(None, (chunk.title, chunk.heading, chunk.text)))
-
-
-@contextmanager
-def _transaction(db: sqlite3.Connection) -> Iterator[None]:
-    db.execute("BEGIN IMMEDIATE")
-    try:
-        yield
-        db.execute("COMMIT")
-    except BaseException:
-        if db.in_transaction:  # a full disk makes SQLite roll back by itself
-            db.execute("ROLLBACK")
-        raise
-
-
-def _document_row(item: Indexed) -> tuple[object, ...]:
-    document = item.document
-    return (document.id, item.file, document.source, document.uri, document.title, document.media_type, document.language,
-            document.content_hash, document.text, json.dumps(dict(document.metadata), ensure_ascii=False),
-            sum(chunk.tokens for chunk in item.chunks), now())
-
-
-def _chunk_row(row: int, chunk: Chunk) -> tuple[object, ...]:
-    return (row, chunk.id, chunk.doc_id, chunk.ordinal, chunk.text, chunk.span[0], json.dumps(chunk.sentences), chunk.tokens,
-            chunk.heading, chunk.page, chunk.content_hash)
 
 
 def size(folder: Path) -> int:

@@ -25,7 +25,7 @@ class Candidate:
     relevance: float
     sentence_relevance: tuple[float, ...]
     sentence_tokens: tuple[int, ...]
-    sentence_terms: tuple[frozenset[str], ...]   # which of the question's terms each sentence holds
+    sentence_terms: tuple[frozenset[str], ...]   # the question's terms in each sentence or its heading
     sentence_vectors: NDArray[np.float32]
     tokens: int
 

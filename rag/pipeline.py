@@ -5,31 +5,25 @@
 
 from __future__ import annotations
 
-import math
 import time
-import unicodedata
 import uuid
-from collections import OrderedDict
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
-from threading import Lock
-
-import numpy as np
 
 from indexers import lexical
-from indexers.encoders import Encoder, Vectors
 from indexers.sentences import split
 from optimizers import SELECTORS
-from optimizers.context import body, render
-from optimizers.pool import Candidate, Pool
+from optimizers.context import render
+from optimizers.pool import Pool
 from rag import citations, ledger, prompts
-from rag.errors import BudgetError, ConfigError, DeadlineExceeded, InputError, QuestionEmpty, QuestionTooLong
+from rag.checks import clean_question
+from rag.errors import BudgetError, DeadlineExceeded, QuestionTooLong
 from rag.llm import Generation, Message, Reader
+from rag.pooling import SentenceVectors, pooled
 from rag.settings import Settings
 from rag.types import (
     Answer,
     Budget,
-    Chunk,
     Citation,
     Considered,
     Context,
@@ -40,11 +34,9 @@ from rag.types import (
     Step,
     Usage,
     Verdict,
+    whole,
 )
 from retrievers.hybrid import Searcher
-
-# Sentence vectors kept between questions: repeated questions about the same chunks then cost no encoder pass. 384-d: 30 MB.
-_CACHED_SENTENCES = 20_000
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,31 +46,6 @@ class Hooks:
     on_token: Callable[[str], None] | None = None
     on_step: Callable[[Step], None] | None = None
     cancelled: Callable[[], bool] | None = None
-
-
-class SentenceVectors:
-    """Unit vectors of sentences, encoded once and kept for the most recent. Thread-safe."""
-
-    def __init__(self, encoder: Encoder) -> None:
-        self._encoder = encoder
-        self._kept: OrderedDict[str, Vectors] = OrderedDict()
-        self._lock = Lock()
-
-    def get(self, texts: Sequence[str]) -> tuple[Vectors, int]:
-        """Vectors in order, shape (len(texts), dimension), and how many texts had to be encoded."""
-        unique = dict.fromkeys(texts)
-        with self._lock:
-            known = {text: self._kept[text] for text in unique if text in self._kept}
-        missing = [text for text in unique if text not in known]
-        known.update(zip(missing, self._encoder.encode(missing), strict=True))
-        with self._lock:
-            for text in unique:
-                self._kept[text] = known[text]
-                self._kept.move_to_end(text)
-            while len(self._kept) > _CACHED_SENTENCES:
-                self._kept.popitem(last=False)
-        empty = np.zeros((0, self._encoder.dimension), np.float32)
-        return (np.stack([known[text] for text in texts]) if texts else empty), len(missing)
 
 
 @dataclass(slots=True)
@@ -127,7 +94,7 @@ class Pipeline:
         Raises:
             QuestionEmpty, QuestionTooLong, BudgetError, CostExceeded, DeadlineExceeded, UpstreamError.
         """
-        run = _Run(clean_question(question, limit=self.settings.max_question_chars), budget, hooks, time.monotonic())
+        run = self._run(question, budget, hooks)
         limit = self._context_limit(run)
         found, naive = self._retrieve(run)
         reason = self._filter(run, found)
@@ -138,13 +105,16 @@ class Pipeline:
 
     def answer_from(self, question: str, extracts: Sequence[Extract], *, budget: Budget, hooks: Hooks = Hooks()) -> Answer:
         """The answer from a given ordered choice, which must fit the budget; empty asks the reader alone."""
-        run = _Run(clean_question(question, limit=self.settings.max_question_chars), budget, hooks, time.monotonic())
+        run = self._run(question, budget, hooks)
         return self._answer(run, extracts, self._context_limit(run), naive=None, considered=(), closed_book=not extracts)
 
     def pool(self, question: str) -> Pool:
         """What a selector would see for this question: for fitting and inspecting selectors without asking the reader."""
-        run = _Run(clean_question(question, limit=self.settings.max_question_chars), Budget(1), Hooks(), time.monotonic())
+        run = self._run(question, Budget(1), Hooks())
         return self._pool(run, self._retrieve(run)[0])
+
+    def _run(self, question: str, budget: Budget, hooks: Hooks) -> _Run:
+        return _Run(clean_question(question, limit=self.settings.max_question_chars), budget, hooks, time.monotonic())
 
     def _context_limit(self, run: _Run) -> int:
         """The context budget after the reader's window and the caller's money are taken into account."""
@@ -173,7 +143,7 @@ class Pipeline:
         found = self.searcher.search(run.question, mode=mode, k=max(k, self.settings.naive_k), vector=vector[0][0])
         ranked = found if mode == "hybrid" else self.searcher.search(
             run.question, mode="hybrid", k=self.settings.naive_k, vector=vector[0][0])
-        naive = render([_whole(hit.chunk) for hit in ranked[:self.settings.naive_k]], counter=self.reader.tokenizer)
+        naive = render([whole(hit.chunk) for hit in ranked[:self.settings.naive_k]], counter=self.reader.tokenizer)
         naive_tokens = self.reader.prompt_tokens(prompts.build(run.question, naive.text))
         run.step("retrieve", since, mode=mode, candidates=len(found[:k]), naive_tokens=naive_tokens)
         return found[:k], naive_tokens
@@ -204,26 +174,10 @@ class Pipeline:
 
     def _pool(self, run: _Run, found: Sequence[ScoredChunk]) -> Pool:
         since = time.monotonic()
-        query = self.vectors.get([run.question])[0][0]
-        texts = [[hit.chunk.sentence(j) for j in range(len(hit.chunk.sentences))] for hit in found]
-        flat, encoded = self.vectors.get([text for sentences in texts for text in sentences])
+        pool, encoded = pooled(run.question, found, vectors=self.vectors, counter=self.reader.tokenizer,
+                               weights=self.searcher.bm25.idf(lexical.words(run.question)))
         self._spend(run, encoder_passes=encoded, since=since)
-        counts = self.reader.tokenizer.count_many([text for sentences in texts for text in sentences])
-        bodies = self.reader.tokenizer.count_many([body(_whole(hit.chunk)) for hit in found])
-        weights = self._term_weights(run.question)
-        candidates, at = [], 0
-        for hit, sentences, tokens in zip(found, texts, bodies, strict=True):
-            rows = flat[at:at + len(sentences)]
-            candidates.append(Candidate(
-                chunk=hit.chunk, score=hit.score, relevance=hit.origins.get("dense", 0.0), tokens=tokens,
-                sentence_relevance=tuple((rows @ query).tolist()), sentence_tokens=tuple(counts[at:at + len(sentences)]),
-                sentence_terms=tuple(frozenset(weights).intersection(lexical.words(text)) for text in sentences),
-                sentence_vectors=rows))
-            at += len(sentences)
-        return Pool(tuple(candidates), weights)
-
-    def _term_weights(self, question: str) -> Mapping[str, float]:
-        return self.searcher.bm25.idf(lexical.words(question))
+        return pool
 
     def _answer(self, run: _Run, extracts: Sequence[Extract], limit: int, *, naive: int | None,
                 considered: Sequence[Considered], closed_book: bool = False) -> Answer:
@@ -291,51 +245,6 @@ class Pipeline:
 EMPTY = Context(text="", tokens=0, passages=())
 # What the fence around a context costs besides the context itself; measured against the default reader's tokenizer, with room.
 _FENCE_TOKENS = 12
-
-
-def clean_question(question: str, *, limit: int) -> str:
-    """The question as every stage sees it: NFC, one line, no control characters.
-
-    Raises:
-        InputError, QuestionEmpty, QuestionTooLong: naming the value and the fix.
-    """
-    try:
-        question.encode()
-    except UnicodeEncodeError as error:
-        raise InputError(f"The question holds a broken character at position {error.start}.", field="question",
-                         hint="Send it as valid UTF-8.", code="question_invalid") from error
-    if len(question) > limit:
-        raise QuestionTooLong(f"A question of {len(question)} characters is over the limit of {limit}.", field="question",
-                              hint="Shorten it, or raise the setting max_question_chars.")
-    visible = "".join(c if unicodedata.category(c) not in ("Cc", "Cf", "Cn") else " " if c.isspace() else ""
-                      for c in unicodedata.normalize("NFC", question))
-    cleaned = " ".join(visible.split())
-    if not cleaned:
-        raise QuestionEmpty("The question is empty.", hint="Ask something.", field="question")
-    return cleaned
-
-
-def checked_budget(settings: Settings, *, tokens: int | None, cost: float | None, seconds: float | None) -> Budget:
-    """Ceilings from the call, else from the settings; 0 in the settings sets none.
-
-    Raises:
-        BudgetError: one that cannot be met by anything, naming it.
-    """
-    for name, value in (("budget_tokens", tokens), ("max_cost_usd", cost), ("deadline_s", seconds)):
-        if value is not None and (not math.isfinite(value) or value <= 0):
-            raise BudgetError(f"{name} = {value} is not possible.", hint="Use a number above 0.", field=name)
-    return Budget(context_tokens=settings.budget_tokens if tokens is None else tokens,
-                  cost_usd=cost or settings.max_cost_usd or None, seconds=seconds or settings.deadline_s or None)
-
-
-def checked_selector(name: str) -> str:
-    if name not in SELECTORS:
-        raise ConfigError(f"Unknown selector {name!r}.", hint=f"Use one of {', '.join(SELECTORS)}.", field="selector")
-    return name
-
-
-def _whole(chunk: Chunk) -> Extract:
-    return Extract(chunk, tuple(range(len(chunk.sentences))))
 
 
 def _judged(generation: Generation, checked: citations.Checked, *, closed_book: bool) -> tuple[Verdict, str | None]:

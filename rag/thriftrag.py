@@ -13,7 +13,9 @@ from __future__ import annotations
 import dataclasses
 import re
 import shutil
-from collections.abc import Callable, Iterable, Sequence
+import tempfile
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import closing, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from threading import Lock
@@ -23,13 +25,16 @@ from indexers import ingest as ingestion
 from indexers import store
 from indexers.encoders import Encoder, open_encoder
 from indexers.snapshot import DocumentInfo, Snapshot
+from indexers.writer import writing
 from optimizers.pool import Pool
 from rag import settings as configuration
+from rag.checks import checked_budget, checked_selector, clean_question
 from rag.errors import CollectionMissing, InputError, RagError, SnapshotCorrupt
 from rag.llm import Reader
 from rag.llm.open import open_reader
 from rag.models import ModelCache
-from rag.pipeline import Hooks, Pipeline, SentenceVectors, checked_budget, checked_selector, clean_question
+from rag.pipeline import Hooks, Pipeline
+from rag.pooling import SentenceVectors
 from rag.settings import Settings
 from rag.types import Answer, Chunk, Document, Extract, Hit, IngestReport, Mode, OnProgress, Step, no_progress
 from retrievers.hybrid import Searcher
@@ -92,12 +97,12 @@ class ThriftRAG:
                on_progress: OnProgress = no_progress, cancelled: Callable[[], bool] = lambda: False) -> IngestReport:
         """Adds files, folders and globs, and JSONL `lines`; what is unchanged costs nothing. See `indexers.ingest`."""
         encoder = self.encoder
-        if dry_run and not self.exists():
-            raise CollectionMissing(f"There is no collection {self.name!r} to compare with.",
-                                    hint="Run without --dry-run to create it.")
-        store.create(self.folder, encoder=encoder.name, dimension=encoder.dimension, chunk_tokens=self.settings.chunk_tokens)
-        return ingestion.ingest(self.folder, paths, encoder=encoder, settings=self.settings, lines=lines, dry_run=dry_run,
-                                on_progress=on_progress, cancelled=cancelled)
+        with tempfile.TemporaryDirectory() as aside:
+            # A dry run of a collection that is not there yet compares with an empty one, and leaves none behind.
+            folder = Path(aside) / self.name if dry_run and not self.exists() else self.folder
+            store.create(folder, encoder=encoder.name, dimension=encoder.dimension, chunk_tokens=self.settings.chunk_tokens)
+            return ingestion.ingest(folder, paths, encoder=encoder, settings=self.settings, lines=lines, dry_run=dry_run,
+                                    on_progress=on_progress, cancelled=cancelled)
 
     def ask(self, question: str, *, budget: int | None = None, max_cost: float | None = None, deadline: float | None = None,
             selector: str | None = None, on_token: Callable[[str], None] | None = None,
@@ -131,21 +136,28 @@ class ThriftRAG:
         return [Hit(hit.chunk, hit.score, hit.origins) for hit in found]
 
     def documents(self) -> list[DocumentInfo]:
-        return self._current().snapshot.documents()
+        with self._stored() as snapshot:
+            return snapshot.documents()
 
     def document(self, document_id: str) -> Document:
         """A document with its text, by id or source. Raises DocumentMissing."""
-        return self._current().snapshot.document(document_id)
+        with self._stored() as snapshot:
+            return snapshot.document(document_id)
 
     def chunks_of(self, document_ids: Sequence[str]) -> list[Chunk]:
         """All chunks of these documents, in order."""
-        return self._current().snapshot.chunks_of(document_ids)
+        with self._stored() as snapshot:
+            return snapshot.chunks_of(document_ids)
 
     def delete(self, *documents: str) -> int:
-        """Forgets documents by id or source, all or none; from then on no search finds them."""
-        snapshot = self._current().snapshot
-        ids = list(dict.fromkeys(snapshot.resolve(name) for name in documents))
-        with store.writer(self.folder) as writer:
+        """Forgets documents by id or source, all or none; from then on no search finds them.
+
+        Raises:
+            DocumentMissing: names every one that is not there; then nothing is deleted.
+        """
+        with self._stored() as snapshot:
+            ids = snapshot.resolve_all(documents)
+        with writing(self.folder) as writer:
             return writer.delete(ids)
 
     def info(self) -> CollectionInfo:
@@ -159,10 +171,8 @@ class ThriftRAG:
             snapshot = Snapshot(self.folder)
         except SnapshotCorrupt as error:
             return [error.message]
-        try:
+        with closing(snapshot):
             return snapshot.problems()
-        finally:
-            snapshot.close()
 
     def rebuild(self, *, on_progress: OnProgress = no_progress) -> None:
         """Makes every index again from the stored text, with the configured encoder."""
@@ -172,7 +182,7 @@ class ThriftRAG:
     def compact(self) -> int:
         """Merges the index files and drops what was deleted. Returns the bytes freed."""
         self._require()
-        with store.writer(self.folder) as writer:
+        with writing(self.folder) as writer:
             return writer.compact()
 
     def exists(self) -> bool:
@@ -228,6 +238,13 @@ class ThriftRAG:
                 self._searcher = Searcher(Snapshot(self.folder), encoder)
             return self._searcher
 
+    @contextmanager
+    def _stored(self) -> Iterator[Snapshot]:
+        """The store alone: needs no model and no index."""
+        self._require()
+        with closing(Snapshot(self.folder, indexes=False)) as snapshot:
+            yield snapshot
+
     def _require(self) -> None:
         if self.exists():
             return
@@ -253,22 +270,19 @@ def list_collections(settings: Settings) -> list[CollectionInfo]:
 
 
 def describe(folder: Path) -> CollectionInfo:
-    snapshot = Snapshot(folder, indexes=False)
-    try:
+    with closing(Snapshot(folder, indexes=False)) as snapshot:
         documents, chunks, tokens = snapshot.totals()
         return CollectionInfo(
             name=folder.name, documents=documents, chunks=chunks, tokens=tokens, bytes=store.size(folder),
             encoder=snapshot.meta["encoder"], dimension=snapshot.dimension, segments=snapshot.segment_count(),
             snapshot=snapshot.id, created=snapshot.meta["created"])
-    finally:
-        snapshot.close()
 
 
 def delete_collection(name: str, *, settings: Settings) -> None:
     """Removes a collection and everything in it, unless somebody is writing to it."""
     kb = ThriftRAG(name, settings=settings)
     kb._require()
-    with store.writer(kb.folder):
+    with writing(kb.folder):
         # Out of sight first, in one step: a crash while removing leaves no half collection.
         aside = kb.folder.with_name(f".{name}.deleted")
         shutil.rmtree(aside, ignore_errors=True)

@@ -24,8 +24,8 @@ class Block:
     """A stretch of a document's text that chunks must not straddle in silence: what was above it is carried along.
 
     `heading` is what a reader needs to understand the stretch alone: the heading path ("Guide > Warranty"), and for table
-    rows that do not name their columns the header row. `page` counts from 1, None where the format has no pages. `atomic` stretches (a table
-    row, a code line) are never split at sentence ends, only between units: `units` lists their spans.
+    rows that do not name their columns the header row. `page` counts from 1, None where the format has no pages.
+    Where `units` lists spans (table rows, code lines), the stretch is split between them and not at sentence ends.
     """
 
     span: Span
@@ -92,6 +92,11 @@ class Extract:
     @property
     def whole(self) -> bool:
         return len(self.sentences) == len(self.chunk.sentences)
+
+
+def whole(chunk: Chunk) -> Extract:
+    """All of a chunk."""
+    return Extract(chunk, tuple(range(len(chunk.sentences))))
 
 
 @dataclass(frozen=True, slots=True)

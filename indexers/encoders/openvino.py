@@ -26,6 +26,7 @@ if TYPE_CHECKING:
 # Tokens in a batch: 8 passages of 155 tokens, 32 sentences of 20. Measured on two cores; larger ones leave the caches.
 BATCH_TOKENS = 1280
 BATCH_ROWS = (4, 32)
+LENGTH_STEP = 16
 _INPUTS = {"input_ids", "attention_mask", "token_type_ids"}
 
 
@@ -80,9 +81,9 @@ class OpenVinoEncoder:
         return vectors if self._normalise else vectors / np.maximum(np.linalg.norm(vectors, axis=1, keepdims=True), 1e-12)
 
     def _infer(self, request: InferRequest, rows: Sequence[Sequence[int]]) -> NDArray[np.float32]:
-        longest = max(len(row) for row in rows)
-        ids = np.full((len(rows), longest), self._pad, np.int64)
-        mask = np.zeros((len(rows), longest), np.int64)
+        length = padded_length(max(len(row) for row in rows), limit=self.max_tokens)
+        ids = np.full((len(rows), length), self._pad, np.int64)
+        mask = np.zeros((len(rows), length), np.int64)
         for at, row in enumerate(rows):
             ids[at, :len(row)] = row
             mask[at, :len(row)] = 1
@@ -117,6 +118,11 @@ def batches(lengths: Sequence[int]) -> list[list[int]]:
         result.append(order[start:start + rows])
         start += rows
     return result
+
+
+def padded_length(longest: int, *, limit: int) -> int:
+    """OpenVINO keeps kernels for every shape it has met: with all lengths memory grows for hours, with few it stays level."""
+    return min(-(-longest // LENGTH_STEP) * LENGTH_STEP, limit)
 
 
 def precision_of(choice: str) -> str:

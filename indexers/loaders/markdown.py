@@ -46,10 +46,7 @@ def parse(data: bytes, *, settings: Settings) -> Parsed:
             else:
                 _prose(outline, text, (start, end))     # a header without rows still says something
         else:
-            # The fences are markup; the last one may be missing.
-            first = token.map[0] + 1
-            inner = [_trimmed(text, *line) for line in pairwise(lines[first:first + token.content.count("\n") + 1])]
-            _units(outline, [line for line in inner if line[0] < line[1]])
+            _code(outline, text, lines[token.map[0]:token.map[0] + token.content.count("\n") + 2], whole=_trimmed(text, start, end))
         done = end
     _prose(outline, text, (done, len(text)))
     return Parsed(text=text, blocks=outline.blocks(title), title=title, media_type="text/markdown", metadata=metadata)
@@ -88,6 +85,16 @@ def _prose(outline: Outline, text: str, span: Span) -> None:
     start, end = _trimmed(text, *span)
     if start < end:
         outline.body((start, end))
+
+
+def _code(outline: Outline, text: str, lines: Sequence[int], *, whole: Span) -> None:
+    """Each line a unit; the fences, of which the last may be missing, go with the first and last one."""
+    inner = [_trimmed(text, *line) for line in pairwise(lines[1:])]
+    units = [line for line in inner if line[0] < line[1]]
+    if units:
+        units[0] = (whole[0], units[0][1])
+        units[-1] = (units[-1][0], whole[1])
+    _units(outline, units)
 
 
 def _units(outline: Outline, units: Sequence[Span], *, header: str = "") -> None:

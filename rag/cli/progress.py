@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+import threading
 import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
@@ -29,11 +30,20 @@ _AFTER = {"trigger": "searching", "rewrite": "searching", "retrieve": "selecting
 def shown(stream: TextIO | None = None) -> Iterator[OnProgress]:
     """A callback that shows each tick on `stream` (stderr when None). Safe to call from any thread."""
     watched = sys.stderr if stream is None else stream
+    lock = threading.Lock()
+
+    def one_at_a_time(show: OnProgress) -> OnProgress:
+        def tick(progress: Progress) -> None:
+            with lock:
+                show(progress)
+
+        return tick
+
     if terminal.interactive(watched):
         with _bars(watched) as show:
-            yield show
+            yield one_at_a_time(show)
     else:
-        yield PlainLines(lambda line: print(line, file=watched, flush=True))
+        yield one_at_a_time(PlainLines(lambda line: print(line, file=watched, flush=True)))
 
 
 class PlainLines:

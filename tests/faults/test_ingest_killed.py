@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from indexers import store
+from indexers import store, writer
 from rag.errors import StorageError
 from rag.settings import Settings, load
 from rag.thriftrag import ThriftRAG
@@ -39,7 +39,7 @@ for name in ("rename", "fsync", "mkdir", "rmdir", "unlink"):
     setattr(os, name, counted(getattr(os, name)))
 Path.write_bytes = counted(Path.write_bytes)
 Path.mkdir = counted(Path.mkdir)
-from indexers import lexical, store
+from indexers import lexical, store, writer
 lexical.np.savez = counted(lexical.np.savez)
 connect = store.connect
 class Counted:
@@ -47,11 +47,12 @@ class Counted:
     def __getattr__(self, name): return getattr(self.db, name)
     def execute(self, *args): tick(); return self.db.execute(*args)
     def executemany(self, *args): tick(); return self.db.executemany(*args)
-store.connect = lambda *args, **kwargs: Counted(connect(*args, **kwargs))
+store.connect = writer.connect = lambda *args, **kwargs: Counted(connect(*args, **kwargs))
 from rag.settings import load
 from rag.thriftrag import ThriftRAG
 from tests.fakes import ScriptedReader, WordEncoder
-kb = ThriftRAG.open("kb", settings=load({"home": home, "batch_chunks": 2}, environ={}), encoder=WordEncoder(), reader=ScriptedReader())
+settings = load({"home": home, "batch_chunks": 2}, environ={})
+kb = ThriftRAG.open("kb", settings=settings, encoder=WordEncoder(), reader=ScriptedReader())
 kb.ingest(docs)
 print(seen)
 """
@@ -108,7 +109,7 @@ def test_a_full_disk_is_a_clean_error_and_the_old_state_serves(settings: Setting
     def full(*_: object, **__: object) -> None:
         raise OSError(errno.ENOSPC, "No space left on device")
 
-    targets = {"vectors": (Path, "write_bytes"), "words": (store.lexical, "save"), "rename": (store.os, "rename")}
+    targets = {"vectors": (Path, "write_bytes"), "words": (writer.lexical, "save"), "rename": (writer.os, "rename")}
     monkeypatch.setattr(*targets[where], full)
     with pytest.raises(StorageError, match="No space left") as caught:
         kb.ingest(docs)
@@ -131,7 +132,7 @@ def test_a_full_disk_under_the_store_itself(settings: Settings, docs: Path) -> N
 
     (docs / "big.txt").write_text("Otters everywhere. " * 20_000, encoding="utf-8")
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(store, "connect", cramped)
+        patch.setattr(writer, "connect", cramped)
         with pytest.raises(StorageError, match="No space left"):
             kb.ingest(docs)
     assert kb.verify() == []

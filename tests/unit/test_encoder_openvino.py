@@ -14,7 +14,7 @@ import numpy as np
 import pytest
 
 from indexers.encoders.bert import convert_bert, why_not
-from indexers.encoders.openvino import BATCH_ROWS, BATCH_TOKENS, OpenVinoEncoder, batches, precision_of
+from indexers.encoders.openvino import BATCH_ROWS, BATCH_TOKENS, OpenVinoEncoder, batches, padded_length, precision_of
 from rag.errors import ConfigError, ModelCorrupt
 from rag.types import no_progress
 from tests.tiny_models import WIDTH, make_bert
@@ -88,6 +88,11 @@ def test_batches_hold_every_text_once_and_stay_in_bounds() -> None:
     padded = sum(len(batch) * max(lengths[index] for index in batch) for batch in found)
     assert padded < 1.03 * sum(lengths)
     assert batches([]) == []
+
+
+def test_few_shapes_are_ever_asked_for() -> None:
+    assert {padded_length(n, limit=250) for n in range(1, 251)} == {*range(16, 241, 16), 250}
+    assert all(n <= padded_length(n, limit=250) for n in range(1, 251))
 
 
 def test_progress_counts_texts_to_the_end(encoder: OpenVinoEncoder) -> None:

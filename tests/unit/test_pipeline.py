@@ -15,6 +15,7 @@ from rag.errors import (
     CollectionMissing,
     CostExceeded,
     DeadlineExceeded,
+    DocumentMissing,
     InputError,
     ModelTimeout,
     QuestionEmpty,
@@ -268,3 +269,18 @@ def test_money_energy_and_water_by_hand() -> None:
     assert bill.cost_usd == pytest.approx((600 * 2 + 400 * 1 + 100 * 10) / 1e6 + 0.004 * 0.5)
     assert bill.saved_tokens == 500
     assert "cost_usd" in bill.estimates
+
+
+def test_unknown_documents_are_all_named_and_nothing_is_deleted(kb: ThriftRAG) -> None:
+    known = kb.documents()[0].source
+    with pytest.raises(DocumentMissing, match=r"'x', 'y'"):
+        kb.delete(known, "x", "y")
+    assert len(kb.documents()) == len(FACTS)
+    assert kb.delete(known, known) == 1
+
+
+def test_a_dry_run_creates_no_collection(settings: Settings, docs: Path) -> None:
+    with open_kb(settings) as kb:
+        report = kb.ingest(docs, dry_run=True)
+    assert (report.added, report.chunks) == (len(FACTS), len(FACTS))
+    assert list_collections(settings) == []

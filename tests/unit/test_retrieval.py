@@ -10,6 +10,7 @@ from rank_bm25 import BM25Okapi
 
 from indexers import lexical, store
 from indexers.snapshot import Snapshot
+from indexers.writer import writing
 from retrievers import dense, fusion
 from retrievers.bm25 import Bm25
 from retrievers.hybrid import Searcher
@@ -41,7 +42,7 @@ def test_dense_search_over_segments_equals_brute_force(folder: Path) -> None:
 
 
 def test_a_deleted_chunk_never_appears_and_k_results_still_come(folder: Path) -> None:
-    with store.writer(folder) as writer:
+    with writing(folder) as writer:
         writer.delete(["a"])
     searcher = Searcher(Snapshot(folder), ENCODER)
     for mode in ("dense", "bm25", "hybrid"):

@@ -8,10 +8,11 @@ from pathlib import Path
 
 import pytest
 
-from indexers import store
+from indexers import store, writer
 from indexers.chunking import embedding_text
 from indexers.dense import FILE
 from indexers.snapshot import Snapshot
+from indexers.writer import writing
 from rag.errors import CollectionMissing, DocumentMissing, Locked, SnapshotCorrupt, SnapshotMismatch
 from rag.types import Document
 from tests.fakes import WordEncoder, make_chunk
@@ -19,7 +20,7 @@ from tests.fakes import WordEncoder, make_chunk
 ENCODER = WordEncoder()
 
 
-def indexed(name: str, texts: Sequence[str], *, version: int = 1) -> store.Indexed:
+def indexed(name: str, texts: Sequence[str], *, version: int = 1) -> writer.Indexed:
     text = "\n".join(texts)
     document = Document(id=name, source=f"{name}.txt", uri=f"/docs/{name}.txt", title=name, text=text,
                         content_hash=f"{name}-{version}", blocks=())
@@ -28,7 +29,7 @@ def indexed(name: str, texts: Sequence[str], *, version: int = 1) -> store.Index
         made = make_chunk(body, id=f"{name}:{i}:{version}", doc_id=name, title=name, start=at)
         chunks.append(dataclasses.replace(made, ordinal=i))
         at += len(body) + 1
-    return store.Indexed(document, document.uri, tuple(chunks), ENCODER.encode([embedding_text(c) for c in chunks]))
+    return writer.Indexed(document, document.uri, tuple(chunks), ENCODER.encode([embedding_text(c) for c in chunks]))
 
 
 @pytest.fixture
@@ -37,9 +38,9 @@ def folder(tmp_path: Path) -> Path:
     return tmp_path / "kb"
 
 
-def publish(folder: Path, *items: store.Indexed) -> None:
-    with store.writer(folder) as writer:
-        writer.publish(items, finished=[(item.document.uri, item.document.content_hash) for item in items])
+def publish(folder: Path, *items: writer.Indexed) -> None:
+    with writing(folder) as opened:
+        opened.publish(items, finished=[(item.document.uri, item.document.content_hash) for item in items])
 
 
 def texts(folder: Path) -> list[str]:
@@ -73,9 +74,9 @@ def test_a_reader_keeps_its_state_while_others_publish_delete_and_compact(folder
     before = Snapshot(folder)
     assert before.is_current()
     publish(folder, indexed("c", ["Gamma."]))
-    with store.writer(folder) as writer:
-        writer.delete(["a"])
-        writer.compact()
+    with writing(folder) as opened:
+        opened.delete(["a"])
+        opened.compact()
     assert not before.is_current()
     assert sorted(c.text for batch in before.all_chunks() for c in batch) == ["Alpha.", "Beta."]
     found, positions = before.segments[0].dense.search(ENCODER.encode(["Alpha."]), 1, without=before.segments[0].dead)
@@ -86,17 +87,17 @@ def test_a_reader_keeps_its_state_while_others_publish_delete_and_compact(folder
 
 def test_deleting_names_every_unknown_document_and_deletes_nothing(folder: Path) -> None:
     publish(folder, indexed("a", ["Alpha."]))
-    with store.writer(folder) as writer, pytest.raises(DocumentMissing, match="'x'"):
-        writer.delete(["a", "x"])
+    with writing(folder) as opened, pytest.raises(DocumentMissing, match="'x'"):
+        opened.delete(["a", "x"])
     assert texts(folder) == ["Alpha."]
 
 
 def test_compaction_keeps_vectors_and_words_and_frees_space(folder: Path) -> None:
     for name in "abcdef":
         publish(folder, indexed(name, [f"Document {name} speaks.", "Filler text that is long enough to weigh."]))
-    with store.writer(folder) as writer:
-        writer.delete(["a", "c"])
-        freed = writer.compact()
+    with writing(folder) as opened:
+        opened.delete(["a", "c"])
+        freed = opened.compact()
     snapshot = Snapshot(folder)
     assert freed > 0
     assert len(snapshot.segments) == 1
@@ -108,17 +109,17 @@ def test_compaction_keeps_vectors_and_words_and_frees_space(folder: Path) -> Non
 
 
 def test_segments_are_merged_before_they_grow_many(folder: Path) -> None:
-    for i in range(store.MAX_SEGMENTS + 3):
+    for i in range(writer.MAX_SEGMENTS + 3):
         publish(folder, indexed(f"d{i}", [f"Text {i}."]))
     snapshot = Snapshot(folder)
-    assert len(snapshot.segments) <= store.MAX_SEGMENTS
-    assert snapshot.size == store.MAX_SEGMENTS + 3
+    assert len(snapshot.segments) <= writer.MAX_SEGMENTS
+    assert snapshot.size == writer.MAX_SEGMENTS + 3
 
 
 def test_a_failed_publish_changes_nothing_and_leaves_no_files(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     publish(folder, indexed("a", ["Alpha."]))
     names = sorted(p.name for p in (folder / store.SEGMENTS).iterdir())
-    monkeypatch.setattr(store.lexical, "write", lambda *_: (_ for _ in ()).throw(RuntimeError("boom")))
+    monkeypatch.setattr(writer.lexical, "write", lambda *_: (_ for _ in ()).throw(RuntimeError("boom")))
     with pytest.raises(RuntimeError, match="boom"):
         publish(folder, indexed("b", ["Beta."]))
     assert sorted(p.name for p in (folder / store.SEGMENTS).iterdir()) == names
@@ -126,10 +127,10 @@ def test_a_failed_publish_changes_nothing_and_leaves_no_files(folder: Path, monk
 
 
 def test_the_second_writer_is_told_who_holds_the_lock(folder: Path) -> None:
-    with store.writer(folder), pytest.raises(Locked, match=r"process \d+ on ") as caught, store.writer(folder):
+    with writing(folder), pytest.raises(Locked, match=r"process \d+ on ") as caught, writing(folder):
         pass
     assert "Wait" in caught.value.hint
-    with store.writer(folder):
+    with writing(folder):
         pass
 
 
