@@ -60,7 +60,7 @@ def _followed(atoms: Sequence[Atom], bounds: Sequence[int], previous: Sequence[i
 
 
 def _places(atoms: Sequence[Atom], limit: int) -> list[int]:
-    """Atoms that a chunk may start with: where they are small, the best of each few. No run between is too large for a chunk."""
+    """Atoms that a chunk may start with: where they are small, the best of each few. Runs between fit half a chunk."""
     step = max(1, limit // _PLACES)
     starts = [0]
     before = held = 0           # tokens of the last whole run between places, and since the last place

@@ -19,6 +19,7 @@ from indexers.chunking import chunk, embedding_text
 from indexers.encoders import Encoder, Vectors
 from indexers.files import sha256 as file_sha256
 from indexers.loaders import Found, discover, load, load_jsonl_lines
+from indexers.loaders.discovery import printable
 from indexers.snapshot import Snapshot
 from indexers.writer import Indexed, Writer, writing
 from rag.errors import SnapshotMismatch
@@ -120,7 +121,7 @@ class _Run:
         if isinstance(item, FileFailure):
             self.tally.failures.append(item)
             return
-        uri = str(item.path)
+        uri = printable(item.path)
         try:
             digest = file_sha256(item.path)
         except OSError as error:

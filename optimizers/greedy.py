@@ -21,9 +21,9 @@ from optimizers import relevance
 from optimizers.pool import Pool, Render, Unit, duplicates, explain, group
 from rag.types import Extract, Selection
 
-GAMMA = 0.3
+GAMMA = 0.1
 COST_EXPONENT = 0.3
-LAMBDA = 0.02
+LAMBDA = 0.1
 PRICE_TOKENS = 100
 NEAR_DUPLICATE = 0.95
 
@@ -53,7 +53,8 @@ def choose_greedily(pool: Pool, *, budget: int, render: Render, stop: Callable[[
         evaluations += len(gains)
         unit = min(gains, key=lambda u: (-gains[u] / _tokens(pool, u) ** COST_EXPONENT, u))
         p = open_units.pop(unit)
-        if gains[unit] < LAMBDA * _tokens(pool, unit) / PRICE_TOKENS:
+        # Whether anything is worth reading at all is the filter's question: the best sentence is always bought.
+        if state.chosen and gains[unit] < LAMBDA * _tokens(pool, unit) / PRICE_TOKENS:
             break
         if _repeats(pool, state, unit):
             continue

@@ -25,7 +25,6 @@ from rag.types import (
     Answer,
     Budget,
     Citation,
-    Considered,
     Context,
     Extract,
     Mode,
@@ -59,6 +58,7 @@ class _Run:
     steps: list[Step] = field(default_factory=list)
     usage: Usage = field(default_factory=Usage)
     encoder_s: float = 0.0
+    counted: bool = True
 
     @property
     def deadline(self) -> float | None:
@@ -101,12 +101,18 @@ class Pipeline:
         if reason:
             return self._finish(run, EMPTY, naive=naive, verdict="abstained", reason=reason)
         selection = self._select(run, found, limit)
-        return self._answer(run, selection.extracts, limit, naive=naive, considered=selection.considered)
+        if not selection.extracts:
+            least = min(render([Extract(hit.chunk, (i,))], counter=self.reader.tokenizer).tokens
+                        for hit in found for i in range(len(hit.chunk.sentences)))
+            reason = (f"budget_too_small: {limit} context tokens hold no sentence of any candidate; the shortest takes {least} "
+                      f"with its heading. Raise --budget to {least} or more")
+            return self._finish(run, EMPTY, naive=naive, verdict="abstained", reason=reason)
+        return self._answer(run, selection.extracts, limit, naive=naive)
 
     def answer_from(self, question: str, extracts: Sequence[Extract], *, budget: Budget, hooks: Hooks = Hooks()) -> Answer:
         """The answer from a given ordered choice, which must fit the budget; empty asks the reader alone."""
         run = self._run(question, budget, hooks)
-        return self._answer(run, extracts, self._context_limit(run), naive=None, considered=(), closed_book=not extracts)
+        return self._answer(run, extracts, self._context_limit(run), naive=None)
 
     def pool(self, question: str) -> Pool:
         """What a selector would see for this question: for fitting and inspecting selectors without asking the reader."""
@@ -121,15 +127,14 @@ class Pipeline:
         if run.budget.context_tokens < 1:
             raise BudgetError(f"A budget of {run.budget.context_tokens} tokens is not possible.", field="budget_tokens",
                               hint="Use 1 or more; 128 to 512 suit most questions.")
-        fixed = self.reader.prompt_tokens(prompts.build(run.question, ""))
-        room = self.reader.context_window - fixed - self.settings.reader_max_tokens - _FENCE_TOKENS
+        fixed = self.reader.prompt_tokens(prompts.build(run.question, _PROBE)) - self.reader.tokenizer.count(_PROBE)
+        room = self.reader.context_window - fixed - self.settings.reader_max_tokens
         if room < 1:
             raise QuestionTooLong(f"The question leaves no room in the reader's window of {self.reader.context_window} tokens.",
                                   hint="Shorten it.", field="question")
         limit = min(run.budget.context_tokens, room)
         if run.budget.cost_usd:
-            affordable = ledger.affordable_context(max_cost=run.budget.cost_usd, fixed_tokens=fixed + _FENCE_TOKENS,
-                                                   settings=self.settings)
+            affordable = ledger.affordable_context(max_cost=run.budget.cost_usd, fixed_tokens=fixed, settings=self.settings)
             limit = limit if affordable is None else min(limit, affordable)
         return limit
 
@@ -179,19 +184,13 @@ class Pipeline:
         self._spend(run, encoder_passes=encoded, since=since)
         return pool
 
-    def _answer(self, run: _Run, extracts: Sequence[Extract], limit: int, *, naive: int | None,
-                considered: Sequence[Considered], closed_book: bool = False) -> Answer:
+    def _answer(self, run: _Run, extracts: Sequence[Extract], limit: int, *, naive: int | None) -> Answer:
         since = time.monotonic()
         context = render(extracts, counter=self.reader.tokenizer, budget=limit)
         messages = prompts.build(run.question, context.text)
         if naive is None:
             naive = self.reader.prompt_tokens(messages)
         run.step("render", since, tokens=context.tokens, passages=len(context.passages))
-        if not context.passages and not closed_book:
-            cheapest = min((row.tokens for row in considered), default=0)
-            reason = (f"budget_too_small: a budget of {limit} context tokens holds no sentence of any candidate; the shortest "
-                      f"candidate has {cheapest} tokens without its heading. Raise --budget")
-            return self._finish(run, context, naive=naive, verdict="abstained", reason=reason)
         generation = self._generate(run, messages)
         return self._checked(run, generation, context, naive=naive)
 
@@ -201,6 +200,7 @@ class Pipeline:
                                           deadline=run.deadline, cancelled=run.hooks.cancelled)
         run.usage += Usage(prompt_tokens=generation.prompt_tokens, completion_tokens=generation.completion_tokens,
                            cached_tokens=generation.cached_tokens, llm_calls=1, llm_seconds=generation.seconds)
+        run.counted = run.counted and generation.counted_by == "server"
         # A deadline met while generating is a partial answer, which the check reports; it is no error.
         run.steps.append(Step("generate", time.monotonic() - since, {
             "model": self.reader.name, "finish": generation.finish, "prompt_tokens": generation.prompt_tokens,
@@ -231,8 +231,8 @@ class Pipeline:
         seconds["total"] = round(time.monotonic() - run.started, 6)
         receipt = ledger.receipt(
             run.usage, settings=self.settings, local=self.reader.local, exact_tokens=self.reader.tokenizer.exact,
-            budget_tokens=run.budget.context_tokens, context_tokens=context.tokens, naive_tokens=naive,
-            model=self.reader.name, seconds=seconds, encoder_s=run.encoder_s)
+            counted=run.counted, budget_tokens=run.budget.context_tokens, context_tokens=context.tokens,
+            naive_tokens=naive, model=self.reader.name, seconds=seconds, encoder_s=run.encoder_s)
         return Answer(id=uuid.uuid4().hex, question=run.question, text=text, verdict=verdict, reason=reason,
                       citations=tuple(cited), receipt=receipt, snapshot=self.searcher.snapshot.id,
                       config=self.settings.config_hash(), trace=tuple(run.steps), context=context)
@@ -243,8 +243,8 @@ class Pipeline:
 
 
 EMPTY = Context(text="", tokens=0, passages=())
-# What the fence around a context costs besides the context itself; measured against the default reader's tokenizer, with room.
-_FENCE_TOKENS = 12
+# A context of known cost: what a prompt costs around any context is the prompt with this one, less this one.
+_PROBE = "[1]\n"
 
 
 def _judged(generation: Generation, checked: citations.Checked, *, closed_book: bool) -> tuple[Verdict, str | None]:

@@ -30,7 +30,7 @@ from optimizers.pool import Pool
 from rag import settings as configuration
 from rag.checks import checked_budget, checked_selector, clean_question
 from rag.errors import CollectionMissing, InputError, RagError, SnapshotCorrupt
-from rag.llm import Reader
+from rag.llm import Preloading, Reader
 from rag.llm.open import open_reader
 from rag.models import ModelCache
 from rag.pipeline import Hooks, Pipeline
@@ -114,6 +114,8 @@ class ThriftRAG:
         """
         ceilings = checked_budget(self.settings, tokens=budget, cost=max_cost, seconds=deadline)
         pipeline = self._pipeline(selector)
+        if isinstance(pipeline.reader, Preloading):
+            pipeline.reader.load()
         return pipeline.ask(question, budget=ceilings, hooks=Hooks(on_token, on_step, cancelled))
 
     def answer_from(self, question: str, extracts: Sequence[Extract], *, budget: int | None = None) -> Answer:

@@ -61,7 +61,7 @@ def parse(data: bytes, *, settings: Settings) -> Parsed:
     if any("depth" in entry.message for entry in parser.error_log):
         raise damaged("HTML page", "its elements are nested too deeply")
     title = " ".join((tree.findtext(".//title") or "").split())
-    page = _content(tree, text) or _written(tree, whole=True).page
+    page = _content(tree, text) or _written(tree, skip=frozenset()).page
     return page.parsed(title or page.outline.first, media_type="text/html")
 
 
@@ -69,9 +69,9 @@ def _content(tree: _Element, text: str) -> Page | None:
     """None where nothing is left without the page's furniture."""
     for path in ("//main | //*[@role='main']", "//article"):
         marked: list[_Element] = tree.xpath(path)
-        if len(marked) == 1 and (page := _written(marked[0], whole=True).page).length:
+        if len(marked) == 1 and (page := _written(marked[0], skip=_FURNITURE).page).length:
             return page
-    body = _written(tree, whole=False)
+    body = _written(tree, skip=_FURNITURE | {"header"})
     extracted = _extracted(text)
     if extracted and extracted.length >= _KEPT_SHARE * (body.page.length - body.linked):
         return extracted
@@ -85,12 +85,11 @@ def _extracted(text: str) -> Page | None:
 
     logging.getLogger("trafilatura").setLevel(logging.CRITICAL)     # it complains of pages that hold little
     found = trafilatura.bare_extraction(text, include_comments=False, include_tables=True)
-    return None if found is None or found.body is None else _written(found.body, whole=True).page
+    return None if found is None or found.body is None else _written(found.body, skip=frozenset()).page
 
 
-def _written(element: _Element, *, whole: bool) -> _Writer:
-    """`whole`: the element is content throughout, its own <header> included."""
-    writer = _Writer(skip=_FURNITURE if whole else _FURNITURE | {"header"})
+def _written(element: _Element, *, skip: frozenset[str]) -> _Writer:
+    writer = _Writer(skip=skip)
     writer.visit(element)
     writer.flush()
     return writer
@@ -150,7 +149,8 @@ class _Writer:
     def _unwanted(self, element: _Element) -> bool:
         hidden = (element.get("hidden") is not None or element.get("aria-hidden") == "true"
                   or "display:none" in element.get("style", "").replace(" ", ""))
-        return hidden or element.tag.lower() in _SILENT | self._skip or element.get("role") in _FURNITURE_ROLES
+        furniture = bool(self._skip) and element.get("role") in _FURNITURE_ROLES
+        return hidden or furniture or element.tag.lower() in _SILENT or element.tag.lower() in self._skip
 
 
 def _rows(table: _Element) -> list[list[tuple[bool, str]]]:

@@ -46,7 +46,8 @@ def parse(data: bytes, *, settings: Settings) -> Parsed:
             else:
                 _prose(outline, text, (start, end))     # a header without rows still says something
         else:
-            _code(outline, text, lines[token.map[0]:token.map[0] + token.content.count("\n") + 2], whole=_trimmed(text, start, end))
+            held = len(token.content.split("\n")) - token.content.endswith("\n")
+            _code(outline, text, lines[token.map[0] + 1:token.map[0] + held + 2], whole=_trimmed(text, start, end))
         done = end
     _prose(outline, text, (done, len(text)))
     return Parsed(text=text, blocks=outline.blocks(title), title=title, media_type="text/markdown", metadata=metadata)
@@ -88,8 +89,8 @@ def _prose(outline: Outline, text: str, span: Span) -> None:
 
 
 def _code(outline: Outline, text: str, lines: Sequence[int], *, whole: Span) -> None:
-    """Each line a unit; the fences, of which the last may be missing, go with the first and last one."""
-    inner = [_trimmed(text, *line) for line in pairwise(lines[1:])]
+    """Each line (they begin at `lines`) a unit; the fences, of which the last may be missing, go with the first and last."""
+    inner = [_trimmed(text, *line) for line in pairwise(lines)]
     units = [line for line in inner if line[0] < line[1]]
     if units:
         units[0] = (whole[0], units[0][1])

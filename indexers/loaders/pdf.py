@@ -145,7 +145,8 @@ def _joined(paragraph: Sequence[Line]) -> str:
         if previous.text.endswith("-") and previous.text[-2:-1].isalnum():
             separator = ""
         else:
-            separator = " " if previous.right >= full or line.text[0].islower() else "\n"
+            flows = line.text[0].islower() or (previous.right >= full and not previous.text.endswith(":"))
+            separator = " " if flows else "\n"
         parts.append(separator + line.text)
     return "".join(parts)
 

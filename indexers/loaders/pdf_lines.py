@@ -9,8 +9,9 @@ from dataclasses import dataclass
 from itertools import dropwhile, pairwise, takewhile
 from statistics import median
 
-_REPEATED_PAGES = 3             # running titles repeat, numbers aside, at the outermost line of some pages ...
-_REPEATED_SHARE = 0.5           # ... or at the second line of most
+_EDGE_LINES = 3                 # running titles have at most so many lines,
+_EDGE_GAP = 2.0                 # stand apart by so many type sizes,
+_REPEATED_PAGES = 3             # and repeat on so many pages, numbers aside
 _HEADING_RATIO = 1.12           # of the body's type size
 _HEADING_SHARE = 0.25           # where more of the lines are large, size means something else (slides)
 _HEADING_CHARS = 150
@@ -35,27 +36,23 @@ class Line:
 
 
 def without_furniture(pages: Sequence[Sequence[Line]]) -> list[list[Line]]:
-    """The pages without page numbers and without running titles."""
-    outer = [_extremes(lines, 0) for lines in pages]
-    inner = [_extremes(lines, 1) for lines in pages]
-    outer_times = Counter(key for lines in outer for key in {_key(line) for line in lines})
-    times = outer_times + Counter(key for lines in inner for key in {_key(line) for line in lines})
-    enough = max(_REPEATED_PAGES, _REPEATED_SHARE * len(pages))
+    """The pages without page numbers and running titles, which stand apart at the edges."""
+    edges = [_edge(lines) for lines in pages]
+    times = Counter(key for edge in edges for key in {_key(line) for line in edge})
 
-    def is_furniture(line: Line, number: int) -> bool:
-        key = _key(line)
-        if line in outer[number]:
-            return ((outer_times[key] >= _REPEATED_PAGES and _worded(key))
-                    or (len(pages) > 1 and _PAGE_NUMBER.fullmatch(line.text) is not None))
-        return line in inner[number] and times[key] >= enough and _worded(key)
+    def is_furniture(line: Line) -> bool:
+        repeated = times[_key(line)] >= _REPEATED_PAGES and any(map(str.isalpha, line.text))
+        return repeated or (len(pages) > 1 and _PAGE_NUMBER.fullmatch(line.text) is not None)
 
-    return [[line for line in lines if not is_furniture(line, number)] for number, lines in enumerate(pages)]
+    return [[line for line in lines if line not in edge or not is_furniture(line)]
+            for lines, edge in zip(pages, edges, strict=True)]
 
 
 def heading_levels(pages: Sequence[Sequence[Line]]) -> dict[float, int]:
     """Heading level, 1 the largest, of each type size that headings have; empty where sizes tell nothing."""
     lines = [line for page in pages for line in page]
-    large = [line for line in lines if line.size >= _HEADING_RATIO * _body_size(lines) and _nameable(line.text)]
+    least = _HEADING_RATIO * _body_size(lines)
+    large = [line for line in lines if line.size >= least and _nameable(line.text)]
     if len(large) > _HEADING_SHARE * len(lines):
         return {}
     sizes = {line.size for line in large}
@@ -118,19 +115,23 @@ def _body_size(lines: Sequence[Line]) -> float:
     return weights.most_common(1)[0][0] if weights else 0.0
 
 
-def _extremes(lines: Sequence[Line], depth: int) -> list[Line]:
-    """The highest and lowest lines, or with depth 1 those next to them."""
+def _edge(lines: Sequence[Line]) -> list[Line]:
+    """The first and last few lines of a page, where a gap sets them apart from the rest."""
     by_height = sorted(lines, key=lambda line: line.first)
-    return [by_height[at] for at in {depth, len(lines) - 1 - depth} if 0 <= at < len(lines)]
+    return [*_set_apart(by_height), *_set_apart(by_height[::-1])]
+
+
+def _set_apart(lines: Sequence[Line]) -> Sequence[Line]:
+    for at, (line, following) in enumerate(pairwise(lines[:_EDGE_LINES + 1]), start=1):
+        if abs(line.first - following.first) > _EDGE_GAP * line.size:
+            return lines[:at]
+    return lines if len(lines) <= _EDGE_LINES else []
 
 
 def _key(line: Line) -> str:
     return _NUMBER.sub("#", line.text.lower())
 
 
-def _worded(text: str) -> bool:
-    return any(char.isalpha() for char in text)
-
-
 def _nameable(text: str) -> bool:
-    return len(text) <= _HEADING_CHARS and _worded(text) and not text.endswith((".", ",")) and not _LEADERS.search(text)
+    is_prose = len(text) > _HEADING_CHARS or text.endswith((".", ","))
+    return not is_prose and any(map(str.isalpha, text)) and not _LEADERS.search(text)

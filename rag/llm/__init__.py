@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Literal, Protocol
+from typing import Literal, Protocol, runtime_checkable
 
 from rag.tokens import TokenCounter
 
@@ -36,6 +36,14 @@ class Generation:
     seconds: float
     first_token_s: float | None = None
     counted_by: Literal["server", "tokenizer"] = "server"
+
+
+@runtime_checkable
+class Preloading(Protocol):
+    """A reader that takes seconds to be ready, and can begin while the question is still being looked up."""
+
+    def load(self) -> None:
+        """Begins to load the model and returns at once; does nothing where it is loaded."""
 
 
 class Reader(Protocol):

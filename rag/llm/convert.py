@@ -146,6 +146,7 @@ def _require_agreement(tokenizer: Path, samples: list[list[int]], vocabulary: Vo
 
 def _load_and_save(source: str) -> None:
     """In the child: loading with this property writes the model beside the file."""
+    sys.modules["openvino_telemetry"] = None    # type: ignore[assignment]  # see rag.llm.worker
     import openvino_genai
 
     answer = os.fdopen(os.dup(1), "w")

@@ -31,6 +31,8 @@ _WARM_UP_TOKENS = 32
 def main(argv: list[str]) -> int:
     """Arguments: the model's folder, the cache's size in GiB, and the end tokens' ids separated by commas."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)    # Ctrl-C is for the parent; we end when it closes our stdin
+    # A plain import of openvino forks a process that sends an event over the network; without this package it does not.
+    sys.modules["openvino_telemetry"] = None        # type: ignore[assignment]  # documented: the import then fails
     out = os.fdopen(os.dup(1), "w", encoding="utf-8")
     os.dup2(2, 1)                                   # native libraries may print: keep that out of the protocol
     inbox: queue.SimpleQueue[dict[str, Any] | None] = queue.SimpleQueue()

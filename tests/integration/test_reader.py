@@ -6,6 +6,7 @@ import threading
 import time
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -14,6 +15,7 @@ from rag.llm import Generation, Message
 from rag.llm.card import read_card
 from rag.llm.chat import ChatEncoder
 from rag.llm.embedded import EmbeddedReader
+from rag.models.runtime import import_openvino
 from rag.tokens import FileTokenizer
 
 SYSTEM = Message("system", "Answer the question with a short phrase copied from the context.")
@@ -34,15 +36,20 @@ def reader(reader_folder: Path) -> Iterator[EmbeddedReader]:
     opened.close()
 
 
+def openvinos_tokenizer(folder: Path) -> Any:
+    import_openvino()
+    import openvino_genai
+
+    return openvino_genai.Tokenizer(str(folder))
+
+
 def ask(question: str, context: str = CONTEXT) -> list[Message]:
     return [SYSTEM, Message("user", f"<context>\n{context}\n</context>\n\nQuestion: {question}\nAnswer:")]
 
 
 def test_the_tokenizer_is_the_one_the_model_was_made_with(reader_folder: Path) -> None:
     """OpenVINO builds its own from the same file; on normalised text without control tokens the two agree on every id."""
-    import openvino_genai
-
-    ours, theirs = FileTokenizer(reader_folder / "tokenizer.json"), openvino_genai.Tokenizer(str(reader_folder))
+    ours, theirs = FileTokenizer(reader_folder / "tokenizer.json"), openvinos_tokenizer(reader_folder)
     for text in TEXTS:
         assert ours.encode(text) == theirs.encode(text, add_special_tokens=False).input_ids.data[0].tolist(), text
         assert ours.decode(ours.encode(text)) == text
@@ -58,9 +65,7 @@ def test_known_ids_of_the_published_tokenizer(reader_folder: Path) -> None:
 
 
 def test_prompts_are_those_of_openvinos_own_template(reader_folder: Path) -> None:
-    import openvino_genai
-
-    card, theirs = read_card(reader_folder), openvino_genai.Tokenizer(str(reader_folder))
+    card, theirs = read_card(reader_folder), openvinos_tokenizer(reader_folder)
     chat = ChatEncoder(FileTokenizer(reader_folder / "tokenizer.json"), template=card.chat_template)
     for text in TEXTS:
         messages = [SYSTEM, Message("user", text)]

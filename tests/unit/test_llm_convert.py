@@ -212,6 +212,23 @@ def runs(pid: int) -> bool:
         return False
 
 
+def test_neither_conversion_nor_answering_reports_its_use_to_anyone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """openvino sends an event over the network when it is imported, if it finds its telemetry package; this one tells us."""
+    mark = tmp_path / "imported"
+    package = tmp_path / "path" / "openvino_telemetry"
+    package.mkdir(parents=True)
+    (package / "__init__.py").write_text(f"open({str(mark)!r}, 'w').close()\nraise ImportError\n")
+    monkeypatch.setenv("PYTHONPATH", str(package.parent))
+    subprocess.run([sys.executable, "-c", "import openvino"], check=True, timeout=60)
+    assert mark.exists(), "the trap must work"
+    mark.unlink()
+    convert_gguf(write_tiny_gguf(tmp_path / "m.gguf"), tmp_path / "out", on_progress=no_progress)
+    reader = EmbeddedReader(tmp_path / "out")
+    reader.generate(PROMPT, max_tokens=2)
+    reader.close()
+    assert not mark.exists()
+
+
 def test_a_killed_process_costs_one_answer_at_most(reader: EmbeddedReader) -> None:
     import signal
 

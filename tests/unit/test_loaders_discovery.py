@@ -16,7 +16,8 @@ from rag.types import FileFailure
 @pytest.fixture
 def docs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """A small tree, from inside its parent."""
-    for name in ("docs/b.md", "docs/a.txt", "docs/sub/c.txt", "docs/.hidden.txt", "docs/.git/config", "docs/~$a.docx", "outside.txt"):
+    names = ("docs/b.md", "docs/a.txt", "docs/sub/c.txt", "docs/.hidden.txt", "docs/.git/config", "docs/~$a.docx", "outside.txt")
+    for name in names:
         (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
         (tmp_path / name).write_text(name)
     monkeypatch.chdir(tmp_path)
@@ -80,8 +81,8 @@ def test_links_inside_the_folder_are_followed_once_and_files_keep_their_names(do
 
 
 @pytest.mark.parametrize(("link", "target", "reason"), [
-    ("out.txt", "../outside.txt", "leaves"), ("out", "..", "loop"), ("etc", "/etc", "leaves"), ("self", "self", "nowhere"),
-    ("gone", "nothing-here", "nowhere")])
+    ("out.txt", "../outside.txt", "leaves"), ("sub/up", "..", "loop"), ("out", "..", "leaves"), ("etc", "/etc", "leaves"),
+    ("self", "self", "nowhere"), ("gone", "nothing-here", "nowhere")])
 def test_links_out_of_the_folder_and_loops_are_refused(docs: Path, settings: Settings, link: str, target: str, reason: str) -> None:
     (docs / link).symlink_to(target)
     [failure] = failures(settings, "docs")
@@ -138,4 +139,4 @@ def test_depth_is_no_limit(docs: Path, settings: Settings) -> None:
     deep = docs / "/".join(["d"] * 400)
     deep.mkdir(parents=True)
     (deep / "x.txt").write_text("deep")
-    assert found(settings, "docs")[-1].path == deep / "x.txt"
+    assert deep / "x.txt" in [item.path for item in found(settings, "docs")]

@@ -45,7 +45,8 @@ def test_short_western_text_is_not_taken_for_utf16() -> None:
 
 @pytest.mark.parametrize(("data", "name"), [
     (b"%PDF-1.7 ...", "a PDF document"), (b"\x89PNG\r\n\x1a\n\0", "a PNG image"), (b"\x7fELF\0\0", "a program"),
-    (b"hello\0world", "binary data"), (bytes(range(1, 32)) * 9, "binary data"), (b"plain words", "text"), (b"MZ is a name too", "text"),
+    (b"hello\0world", "binary data"), (bytes(range(1, 32)) * 9, "binary data"), (b"plain words", "text"),
+    (b"MZ is a name too", "text"),
     (b"\xff\xfea\0b\0", "text"), (b"\xd0\xcf\x11\xe0\xa1\xb1\x1a\xe1" + b"\0" * 600, "an old binary Office document")])
 def test_content_is_known_by_its_bytes(data: bytes, name: str) -> None:
     assert sniff(data).name == name
@@ -91,7 +92,7 @@ def _growing(path: Path, monkeypatch: pytest.MonkeyPatch, *, times: int) -> None
     monkeypatch.setattr(reading.os, "fstat", fstat)
 
 
-def test_a_file_that_changes_while_it_is_read_is_read_again(tmp_path: Path, settings: Settings, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_file_that_changes_meanwhile_is_read_again(tmp_path: Path, settings: Settings, monkeypatch: pytest.MonkeyPatch) -> None:
     path = tmp_path / "a.txt"
     path.write_bytes(b"some")
     _growing(path, monkeypatch, times=1)

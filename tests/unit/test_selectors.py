@@ -1,0 +1,127 @@
+"""Selectors by example: what they take, what they leave, and where they stop."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+
+import numpy as np
+import pytest
+
+from optimizers import SELECTORS, relevance
+from optimizers.context import render
+from optimizers.pool import Candidate, Pool, units
+from optimizers.training import relevance as training
+from rag.types import Selection
+from tests.fakes import WordCounter, make_chunk
+
+COUNTER = WordCounter()
+
+
+def candidate(text: str, *cosines: float, name: str = "d", chunk_cosine: float | None = None,
+              vectors: Sequence[Sequence[float]] | None = None, terms: Sequence[str] = ()) -> Candidate:
+    chunk = make_chunk(text, id=f"{name}:0:0", doc_id=name)
+    assert len(chunk.sentences) == len(cosines)
+    own = np.eye(32, dtype=np.float32)[[hash_of(name) + i for i in range(len(cosines))]]
+    return Candidate(chunk=chunk, score=1.0, relevance=max(cosines) if chunk_cosine is None else chunk_cosine,
+                     sentence_relevance=cosines,
+                     sentence_tokens=tuple(COUNTER.count(chunk.sentence(i)) for i in range(len(cosines))),
+                     sentence_terms=tuple(frozenset(t for t in terms if t in chunk.sentence(i)) for i in range(len(cosines))),
+                     sentence_vectors=own if vectors is None else np.asarray(vectors, np.float32), tokens=COUNTER.count(text))
+
+
+def hash_of(name: str) -> int:
+    return sum(map(ord, name)) * 7 % 24
+
+
+def select(name: str, pool: Pool, budget: int) -> Selection:
+    return SELECTORS[name](pool, budget=budget, stop=lambda: False, render=lambda extracts: render(extracts, counter=COUNTER))
+
+
+def kept(selection: Selection) -> list[tuple[str, tuple[int, ...]]]:
+    return [(extract.chunk.doc_id, extract.sentences) for extract in selection.extracts]
+
+
+def test_rank_order_fill_cuts_the_last_chunk_at_a_sentence() -> None:
+    pool = Pool((candidate("One two three. Four five six.", .1, .1, name="a"),
+                 candidate("Seven eight. Nine ten.", .9, .9, name="b")), {})
+    # [1] and newline are 4 tokens, each chunk's last newline 1.
+    assert kept(select("topk", pool, 13)) == [("a", (0, 1))]
+    assert kept(select("topk", pool, 13 + 8)) == [("a", (0, 1)), ("b", (0,))]
+    assert kept(select("topk", pool, 9)) == [("a", (0,))]
+    assert kept(select("topk", pool, 8)) == []
+    rows = select("topk", pool, 9).considered
+    assert (rows[0].why, rows[1].why) == ("1 of 2 sentences", "the budget was full")
+
+
+def test_similarity_takes_the_nearest_sentences_wherever_they_stand() -> None:
+    pool = Pool((candidate("Far away. Very near indeed.", .1, .8, name="a"),
+                 candidate("Also near. Nothing here.", .7, .0, name="b")), {})
+    assert kept(select("sentences", pool, 17)) == [("a", (1,)), ("b", (0,))]
+
+
+def test_a_repeated_chunk_enters_once_and_the_trace_says_why() -> None:
+    same = "The very same sentence."
+    pool = Pool((candidate(same, .8, name="a"), candidate(same, .8, name="b")), {})
+    for name in SELECTORS:
+        selection = select(name, pool, 100)
+        assert kept(selection) == [("a", (0,))], name
+        assert selection.considered[1].why == "same text as candidate 1", name
+
+
+def test_greedy_stops_when_the_next_sentence_is_not_worth_its_tokens() -> None:
+    good = candidate("Kettle warranty lasts years.", .9, name="a", terms=("Kettle", "warranty"))
+    filler = [candidate(f"Unrelated filler number {i} about nothing.", .05, name=chr(98 + i)) for i in range(8)]
+    pool = Pool((good, *filler), {"Kettle": 3.0, "warranty": 3.0})
+    assert kept(select("greedy", pool, 500)) == [("a", (0,))]
+    assert len(select("topk", pool, 500).extracts) > 3
+
+
+def test_greedy_covers_both_halves_of_a_question() -> None:
+    first = candidate("The film was directed by Lee.", .7, name="a", terms=("film", "directed"))
+    echo = candidate("The film was also directed by Lee.", .69, name="b", terms=("film", "directed"))
+    second = candidate("Lee was born in Taiwan.", .6, name="c", terms=("born",))
+    pool = Pool((first, echo, second), {"film": 1.0, "directed": 2.0, "born": 6.0})
+    assert {doc for doc, _ in kept(select("greedy", pool, 25))} >= {"c"}
+
+
+def test_greedy_never_takes_a_near_duplicate() -> None:
+    pool = Pool((candidate("Otters hold hands when asleep.", .9, name="a", vectors=[[1, 0]]),
+                 candidate("Otters hold hands while asleep.", .89, name="b", vectors=[[.999, .04]])), {})
+    assert kept(select("greedy", pool, 100)) == [("a", (0,))]
+
+
+@pytest.mark.parametrize("name", SELECTORS)
+def test_an_empty_pool_and_a_caller_that_stops_choose_nothing(name: str) -> None:
+    assert select(name, Pool((), {}), 100).extracts == ()
+    pool = Pool((candidate("Otters hold hands.", .9),), {})
+    stopped = SELECTORS[name](pool, budget=100, stop=lambda: True, render=lambda extracts: render(extracts, counter=COUNTER))
+    assert stopped.extracts == ()
+
+
+def test_features_by_hand() -> None:
+    pool = Pool((candidate("Kettle here. Tea there.", .5, .25, name="a", chunk_cosine=.6, terms=("Kettle", "Tea")),
+                 candidate("Nothing else.", .1, name="b", chunk_cosine=.2)), {"Kettle": 3.0, "Tea": 1.0})
+    assert relevance.features(pool) == pytest.approx(np.asarray([
+        [.5, .6, 1.0, .75, 0.0, 0.0], [.25, .6, 1.0, .25, 0.0, 0.0], [.1, .2, 0.0, 0.0, np.log(2), .4]]))
+    assert list(relevance.chances(pool)) == units(pool)
+
+
+def test_the_shipped_weights_fit_the_features() -> None:
+    stored = json.loads(relevance.WEIGHTS.read_text(encoding="utf-8"))
+    assert tuple(stored["features"]) == relevance.FEATURES
+    assert len(stored["weights"]) == len(relevance.FEATURES)
+    assert stored["fitted_on"]
+
+
+def test_fitting_recovers_known_weights() -> None:
+    rng = np.random.default_rng(5)
+    truth, bias = np.asarray([2.0, -1.0, 0.5, 0.0, 0.0, 1.5]), -0.5
+    x = rng.normal(size=(20_000, 6))
+    y = (rng.random(20_000) < 1 / (1 + np.exp(-(x @ truth + bias)))).astype(float)
+    weights, found = training.fit([(x, y)])
+    assert weights == pytest.approx(truth, abs=0.1)
+    assert found == pytest.approx(bias, abs=0.1)
+    assert training.calibration_error([(x, y)], weights, found) < 0.02
+    assert training.calibration_error([(x, y)], weights, found + 3) > 0.2
+    assert training.hit_rates([(x[:50], y[:50]), (x[50:99], np.zeros(49))], weights, found)[-1] == 0.5
