@@ -16,7 +16,7 @@ from indexers.encoders.bert import IR, pooled
 from indexers.encoders.describe import Description, describe
 from indexers.encoders.tokenizing import EncoderTokenizer
 from rag.errors import ConfigError, ModelCorrupt
-from rag.models.runtime import import_openvino
+from rag.models.runtime import core
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -128,7 +128,7 @@ def padded_length(longest: int, *, limit: int) -> int:
 def precision_of(choice: str) -> str:
     """The arithmetic to ask for: bf16 is slower than f32 on a processor that only imitates it."""
     if choice == "auto":
-        capabilities = import_openvino().Core().get_property("CPU", "OPTIMIZATION_CAPABILITIES")
+        capabilities = core().get_property("CPU", "OPTIMIZATION_CAPABILITIES")
         return "bf16" if "BF16" in capabilities else "f32"
     if choice not in ("bf16", "f32"):
         raise ConfigError(f"There is no precision {choice!r}.", hint="Use auto, bf16 or f32.", field="precision")
@@ -137,7 +137,7 @@ def precision_of(choice: str) -> str:
 
 def _load(folder: Path) -> Model:
     try:
-        return import_openvino().Core().read_model(folder / IR)
+        return core().read_model(folder / IR)
     except RuntimeError as error:
         raise ModelCorrupt(f"{folder / IR} cannot be read: {_last_line(error)}",
                            hint="Pull or convert the model again.") from error
@@ -168,7 +168,7 @@ def _compile(model: Model, *, precision: str, threads: int) -> CompiledModel:
     config: dict[str, Any] = {"INFERENCE_PRECISION_HINT": precision_of(precision), "NUM_STREAMS": "1"}
     if threads:
         config["INFERENCE_NUM_THREADS"] = threads
-    return import_openvino().Core().compile_model(model, "CPU", config)
+    return core().compile_model(model, "CPU", config)
 
 
 def _last_line(error: Exception) -> str:

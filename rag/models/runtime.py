@@ -1,9 +1,14 @@
-"""The one way in which we import openvino."""
+"""The one way in which we reach OpenVINO in this process."""
 
 from __future__ import annotations
 
+import functools
 import sys
 from types import ModuleType
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from openvino import Core
 
 _TELEMETRY = "openvino_telemetry"
 
@@ -22,3 +27,13 @@ def import_openvino() -> ModuleType:
         if hidden:
             del sys.modules[_TELEMETRY]
     return openvino  # type: ignore[no-any-return]
+
+
+@functools.cache
+def core() -> Core:
+    """The process's only `Core`, kept to the end.
+
+    Each one gives its thread a signal stack and puts the previous one back when it goes. Two that go in another order than
+    they came leave a freed stack in place, and the next signal (Ctrl-C) ends the process with a segmentation fault.
+    """
+    return import_openvino().Core()
