@@ -151,7 +151,10 @@ class Writer:
                                  (name, first, self._checksums(name)))
             self._advance(next_row=first + len(live))
         self._sweep()
+        # Whoever still reads the old state keeps its log alive: then the next compaction shortens it, and nobody waits.
+        self._db.execute("PRAGMA busy_timeout=0")
         self._db.execute("PRAGMA wal_checkpoint(TRUNCATE)")
+        self._db.execute("PRAGMA busy_timeout=30000")
         return max(0, before - size(self._folder))
 
     def replace_indexes(self, batches: Iterator[tuple[Sequence[Chunk], Vectors]], *, encoder: str, dimension: int) -> None:

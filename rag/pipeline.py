@@ -97,16 +97,12 @@ class Pipeline:
         run = self._run(question, budget, hooks)
         limit = self._context_limit(run)
         found, naive = self._retrieve(run)
-        reason = self._filter(run, found)
+        pool, reason = self._filter(run, found)
         if reason:
             return self._finish(run, EMPTY, naive=naive, verdict="abstained", reason=reason)
-        selection = self._select(run, found, limit)
+        selection = self._select(run, pool, limit)
         if not selection.extracts:
-            least = min(render([Extract(hit.chunk, (i,))], counter=self.reader.tokenizer).tokens
-                        for hit in found for i in range(len(hit.chunk.sentences)))
-            reason = (f"budget_too_small: {limit} context tokens hold no sentence of any candidate; the shortest takes {least} "
-                      f"with its heading. Raise --budget to {least} or more")
-            return self._finish(run, EMPTY, naive=naive, verdict="abstained", reason=reason)
+            return self._finish(run, EMPTY, naive=naive, verdict="abstained", reason=self._too_small(found, limit))
         return self._answer(run, selection.extracts, limit, naive=naive)
 
     def answer_from(self, question: str, extracts: Sequence[Extract], *, budget: Budget, hooks: Hooks = Hooks()) -> Answer:
@@ -153,29 +149,33 @@ class Pipeline:
         run.step("retrieve", since, mode=mode, candidates=len(found[:k]), naive_tokens=naive_tokens)
         return found[:k], naive_tokens
 
-    def _filter(self, run: _Run, found: Sequence[ScoredChunk]) -> str | None:
-        """Why nothing found is worth reading, or None."""
-        since = time.monotonic()
-        best = max((hit.origins.get("dense", 0.0) for hit in found), default=0.0)
-        run.step("filter", since, best_relevance=round(best, 4), threshold=self.settings.abstain_below)
-        if not found:
-            return "no_index_content: the collection holds nothing that could be searched"
-        if best < self.settings.abstain_below:
-            return (f"nothing_relevant: the best passage has relevance {best:.2f}, under the threshold of "
-                    f"{self.settings.abstain_below:.2f} (setting abstain_below)")
-        return None
-
-    def _select(self, run: _Run, found: Sequence[ScoredChunk], limit: int) -> Selection:
+    def _filter(self, run: _Run, found: Sequence[ScoredChunk]) -> tuple[Pool, str | None]:
+        """The pool of the candidates, and why none of it is worth reading, or None."""
         since = time.monotonic()
         pool = self._pool(run, found)
-        encoded_s = time.monotonic() - since
+        best = max((max(candidate.sentence_relevance) for candidate in pool.candidates), default=0.0)
+        run.step("filter", since, best_relevance=round(best, 4), threshold=self.settings.abstain_below)
+        if not found:
+            return pool, "no_index_content: the collection holds nothing that could be searched"
+        if best < self.settings.abstain_below:
+            return pool, (f"nothing_relevant: the best sentence has relevance {best:.2f}, under the threshold of "
+                          f"{self.settings.abstain_below:.2f} (setting abstain_below)")
+        return pool, None
+
+    def _select(self, run: _Run, pool: Pool, limit: int) -> Selection:
+        since = time.monotonic()
         selector = SELECTORS[self.settings.selector]
         selection = selector(pool, budget=limit, render=lambda extracts: render(extracts, counter=self.reader.tokenizer),
                              stop=run.stopped)
         run.step("select", since, selector=self.settings.selector, limit_tokens=limit, utility=round(selection.utility, 6),
-                 evaluations=selection.evaluations, encode_s=round(encoded_s, 6),
-                 considered=[row.to_dict() for row in selection.considered])
+                 evaluations=selection.evaluations, considered=[row.to_dict() for row in selection.considered])
         return selection
+
+    def _too_small(self, found: Sequence[ScoredChunk], limit: int) -> str:
+        least = min(render([Extract(hit.chunk, (i,))], counter=self.reader.tokenizer).tokens
+                    for hit in found for i in range(len(hit.chunk.sentences)))
+        return (f"budget_too_small: {limit} context tokens hold no sentence of any candidate; the shortest takes {least} "
+                f"with its heading. Raise --budget to {least} or more")
 
     def _pool(self, run: _Run, found: Sequence[ScoredChunk]) -> Pool:
         since = time.monotonic()

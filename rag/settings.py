@@ -71,7 +71,7 @@ class Settings:
                                   low=1, high=1_000_000, answers=True)
     max_cost_usd: float = _setting(0.0, "default ceiling for one answer in US dollars; 0 sets none", low=0)
     deadline_s: float = _setting(120.0, "default deadline for one answer in seconds; 0 sets none", low=0)
-    abstain_below: float = _setting(0.2, "best relevance under which the answer is withheld, 0 to 1", low=0, high=1, answers=True)
+    abstain_below: float = _setting(0.3, "cosine of the best sentence under which no answer is given", low=0, high=1, answers=True)
     naive_k: int = _setting(5, "chunks in the rank-order fill that savings are counted against", low=1, high=100)
     max_question_chars: int = _setting(8000, "longer questions are refused", low=1, high=1_000_000)
 

@@ -16,6 +16,7 @@ import pytest
 from indexers.encoders.bert import convert_bert, why_not
 from indexers.encoders.openvino import BATCH_ROWS, BATCH_TOKENS, OpenVinoEncoder, batches, padded_length, precision_of
 from rag.errors import ConfigError, ModelCorrupt
+from rag.models.runtime import core, import_openvino
 from rag.types import no_progress
 from tests.tiny_models import WIDTH, make_bert
 
@@ -173,12 +174,10 @@ def test_an_ir_without_pooling_gets_what_its_folder_says(tmp_path: Path, folder:
 
 def make_foreign(target: Path, folder: Path) -> Path:
     """What an exporter writes: three inputs, token vectors only, the configuration of the framework."""
-    from rag.models.runtime import import_openvino
-
     openvino = import_openvino()
     make_bert(target)
     (target / "model.safetensors").unlink()
-    model = openvino.Core().read_model(folder / "openvino_model.xml")
+    model = core().read_model(folder / "openvino_model.xml")
     model.remove_result(model.output("sentence_embedding").get_node())
     from openvino import opset13 as opset
 
@@ -190,11 +189,9 @@ def make_foreign(target: Path, folder: Path) -> Path:
 
 
 def test_a_graph_that_is_no_text_encoder_is_refused(tmp_path: Path, folder: Path) -> None:
-    from rag.models.runtime import import_openvino
-
     openvino = import_openvino()
     foreign = make_foreign(tmp_path / "foreign", folder)
-    model = openvino.Core().read_model(folder / "openvino_model.xml")
+    model = core().read_model(folder / "openvino_model.xml")
     for port in model.outputs:
         port.get_tensor().set_names({f"out_{port.index}_{port.get_node().get_friendly_name()}"})
     openvino.save_model(model, foreign / "openvino_model.xml")
@@ -254,8 +251,6 @@ def test_a_missing_tensor_is_named(tmp_path: Path) -> None:
 
 
 def test_a_written_model_that_differs_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    from rag.models.runtime import import_openvino
-
     openvino = import_openvino()
     save = openvino.save_model
 
@@ -270,9 +265,21 @@ def test_a_written_model_that_differs_is_refused(tmp_path: Path, monkeypatch: py
 
 
 def test_openvino_is_imported_without_its_telemetry(tmp_path: Path) -> None:
-    script = ("import sys; from rag.models.runtime import import_openvino; import_openvino().Core(); import openvino\n"
+    script = ("import sys; from rag.models.runtime import import_openvino; import_openvino(); import openvino\n"
               "print([name for name in sys.modules if name.startswith('openvino_telemetry')])")
     found = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True,
                            env={"HOME": str(tmp_path), "PATH": os.defpath, "PYTHONPATH": str(Path(__file__).parents[2])})
     assert found.stdout.strip() == "[]"
     assert list(tmp_path.iterdir()) == []
+
+
+def test_a_signal_after_encoders_were_freed_does_not_end_the_process(folder: Path) -> None:
+    script = ("import gc, os, signal, sys; from pathlib import Path\n"
+              "from indexers.encoders.openvino import OpenVinoEncoder\n"
+              "first, second = (OpenVinoEncoder(Path(sys.argv[1])) for _ in range(2))\n"
+              "del first; gc.collect(); del second; gc.collect()\n"
+              "signal.signal(signal.SIGINT, lambda *_: print('heard'))\n"
+              "os.kill(os.getpid(), signal.SIGINT); print('alive')")
+    found = subprocess.run([sys.executable, "-c", script, str(folder)], capture_output=True, text=True, check=False,
+                           cwd=Path(__file__).parents[2])
+    assert (found.returncode, found.stdout.split()) == (0, ["heard", "alive"])
