@@ -48,6 +48,7 @@ class Settings:
     collection: str = _setting("default", "collection used when none is named")
 
     embedder: str = _setting("all-minilm-l6-v2", "registry name, OpenVINO or sentence-transformers folder", answers=True)
+    threads: int = _setting(0, "CPU threads for the encoder; 0 takes all", low=0, high=4096)
     precision: str = _setting("auto", "encoder arithmetic: auto (bf16 where the processor has it), bf16, f32")
     reader: str = _setting("qwen2.5-coder-1.5b-instruct",
                            "registry name, OpenVINO folder, GGUF file, or the model's name at reader_url", answers=True)

@@ -194,7 +194,8 @@ class ThriftRAG:
     def encoder(self) -> Encoder:
         with self._lock:
             if self._encoder is None:
-                self._encoder = open_encoder(self.settings.embedder, cache=self._cache, precision=self.settings.precision)
+                self._encoder = open_encoder(self.settings.embedder, cache=self._cache, precision=self.settings.precision,
+                                             threads=self.settings.threads)
             return self._encoder
 
     @property

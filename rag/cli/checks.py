@@ -63,7 +63,7 @@ def hits(typed: str | None) -> int | None:
 
 
 def workers(typed: str | None) -> int | None:
-    hint = "Use a positive number of processes, or leave it out: the default fits this machine."
+    hint = "Use a positive number of threads, or leave it out: the default is all there are."
     return _whole(typed, flag="--workers", field="workers", error=InputError, hint=hint)
 
 

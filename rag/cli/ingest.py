@@ -33,7 +33,7 @@ def ingest(
         "--resume",
         help="Go on where an interrupted run stopped. Always so: what is in and unchanged costs nothing.")] = False,
     workers: Annotated[str | None, typer.Option(
-        "--workers", metavar="N", help="Accepted for scripts; here one process with all cores does the work.")] = None,
+        "--workers", metavar="N", help="CPU threads that encode. Default: all (setting threads).")] = None,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Read and chunk, report, write nothing.")] = False,
     as_json: options.Json = False,
     home: options.Home = None,
@@ -44,9 +44,9 @@ def ingest(
     A file that cannot be read is reported and left out, and the rest goes on; the exit code is then 3, or 1 if nothing
     got in. Stop with Ctrl-C at any time: what was published stays, and the same command goes on from there.
     """
-    checks.workers(workers)
+    threads = checks.workers(workers)
     sources = _sources(paths)
-    settings = session.settings(home=home, collection=collection, verbose=verbose)
+    settings = session.settings(home=home, collection=collection, threads=threads, verbose=verbose)
     lines = _stdin_lines(settings) if STDIN in paths else None
     with progress.shown() as on_progress:
         ended = interrupt.run(

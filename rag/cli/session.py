@@ -19,7 +19,7 @@ _OUR_PACKAGES = ("rag", "indexers", "retrievers", "optimizers", "eval")
 
 
 def settings(*, home: Path | None = None, collection: str | None = None, reader: str | None = None,
-             model_source: str | None = None, verbose: bool = False) -> Settings:
+             model_source: str | None = None, threads: int | None = None, verbose: bool = False) -> Settings:
     """The effective settings with these flags on top; also decides how much is logged to stderr.
 
     Raises:
@@ -29,7 +29,8 @@ def settings(*, home: Path | None = None, collection: str | None = None, reader:
     logging.basicConfig(stream=sys.stderr, level=logging.WARNING, format="%(levelname)s %(name)s: %(message)s", force=True)
     for package in _OUR_PACKAGES:
         logging.getLogger(package).setLevel(logging.DEBUG if verbose else logging.WARNING)
-    loaded = all_settings.load({"home": home, "collection": collection, "reader": reader, "model_source": model_source})
+    loaded = all_settings.load({"home": home, "collection": collection, "reader": reader, "model_source": model_source,
+                                "threads": threads})
     checks.collection(loaded.collection)
     return loaded
 

@@ -231,6 +231,7 @@ class Cli:
         self.models = FakeModels()
         self.collections = {"default": self.kb}
         self.opened: list[tuple[str, bool]] = []
+        self.threads: list[int] = []
         self.deleted: list[str] = []
         self.settings = None
         for name in [name for name in os.environ if name.startswith("THRIFTRAG_")]:
@@ -255,6 +256,7 @@ class Cli:
     def _open(self, settings: object, *, create: bool) -> FakeKB:
         self.settings = settings
         self.opened.append((settings.collection, create))
+        self.threads.append(settings.threads)
         if not create and settings.collection not in self.collections:
             raise CollectionMissing(f"There is no collection {settings.collection!r}.", field="collection",
                                     hint=f"Collections: {', '.join(self.collections)}.")

@@ -103,7 +103,7 @@ def test_ingest_reports_and_says_what_to_do_next(cli: Cli) -> None:
     done = cli.run("ingest", "docs/", "guide.pdf", "-c", "handbook", "--workers", "3")
     assert done.code == 0
     assert cli.kb.called("ingest") == {"paths": ("docs/", "guide.pdf"), "lines": None, "dry_run": False}
-    assert cli.opened == [("handbook", True)]
+    assert (cli.opened, cli.threads) == ([("handbook", True)], [3])
     assert "3 documents" in done.out
     assert "412 (61,200 tokens)" in done.out
     assert 'Next: thriftrag ask "What do you want to know?" -c handbook' in done.out
