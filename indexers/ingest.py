@@ -67,7 +67,7 @@ def ingest(folder: Path, sources: Iterable[str | Path], *, encoder: Encoder, set
         if lines is not None and not tally.interrupted:
             run.take_lines(lines, cancelled)
         on_progress(Progress("files", len(inputs), len(inputs), unit="files"))
-        run.flush()
+        run.flush(last=True)
     snapshot = Snapshot(folder)
     try:
         return IngestReport(added=tally.added, changed=tally.changed, unchanged=tally.unchanged, chunks=tally.chunks,
@@ -142,11 +142,11 @@ class _Run:
         self._take_documents(load_jsonl_lines(_until(lines, cancelled), source=STDIN), STDIN, self.writer.documents_of(STDIN))
         self.tally.interrupted = cancelled()
 
-    def flush(self) -> None:
-        """Encodes and publishes the batch in hand."""
+    def flush(self, *, last: bool = False) -> None:
+        """Encodes and publishes the batch in hand. Only in the `last` one is it known how many chunks there are in all."""
         chunks = [piece for _, _, pieces in self.pending for piece in pieces]
         if not self.dry_run and (self.pending or self.finished or self.gone):
-            vectors = self._encode(chunks)
+            vectors = self._encode(chunks, last=last)
             ends = np.cumsum([len(pieces) for _, _, pieces in self.pending])
             batch = [Indexed(document, file, tuple(pieces), vectors[end - len(pieces):end])
                      for (document, file, pieces), end in zip(self.pending, ends, strict=True)]
@@ -198,13 +198,14 @@ class _Run:
             return document
         return replace(document, id=f"{document.id}@{sha256(document.uri.encode()).hexdigest()[:8]}")
 
-    def _encode(self, chunks: list[Chunk]) -> Vectors:
+    def _encode(self, chunks: list[Chunk], *, last: bool) -> Vectors:
         # Equal passages are encoded once: boilerplate repeats, and every pass costs.
         texts = [embedding_text(piece) for piece in chunks]
         unique = list(dict.fromkeys(texts))
         at = {text: i for i, text in enumerate(unique)}
         before = self.tally.chunks
-        vectors = self.encoder.encode(unique, on_batch=lambda done: self.on_progress(Progress("encode", before + done, None)))
+        total = before + len(unique) if last else None
+        vectors = self.encoder.encode(unique, on_batch=lambda done: self.on_progress(Progress("encode", before + done, total)))
         return vectors[[at[text] for text in texts]]
 
 

@@ -150,6 +150,10 @@ def test_stopping_keeps_what_was_published_and_a_rerun_resumes(settings: Setting
     assert (again.unchanged, again.added) == (6, 6)
     assert len(encoder.encoded) == 12
     assert any(tick.stage == "encode" for tick in seen)
+    watched: list[Progress] = []
+    (folder / "new.txt").write_text("One more file speaks.", encoding="utf-8")
+    kb.ingest(folder, on_progress=watched.append)
+    assert [(tick.done, tick.total) for tick in watched if tick.stage == "encode"] == [(1, 1)]
     assert max(tick.done for tick in seen if tick.stage == "files") <= 12
 
 
