@@ -17,11 +17,11 @@ import numpy as np
 from indexers import store
 from indexers.chunking import chunk, embedding_text
 from indexers.encoders import Encoder, Vectors
-from indexers.files import sha256 as file_sha256
 from indexers.loaders import Found, discover, load, load_jsonl_lines
 from indexers.loaders.discovery import printable
 from indexers.snapshot import Snapshot
 from indexers.writer import Indexed, Writer, writing
+from rag.durable import sha256_of
 from rag.errors import SnapshotMismatch
 from rag.settings import Settings
 from rag.types import Chunk, Document, FileFailure, IngestReport, OnProgress, Progress, no_progress
@@ -123,7 +123,7 @@ class _Run:
             return
         uri = printable(item.path)
         try:
-            digest = file_sha256(item.path)
+            digest = sha256_of(item.path)
         except OSError as error:
             why = f"{item.source} cannot be read: {error.strerror}."
             self.tally.failures.append(FileFailure(item.source, "file_unreadable", why, "Check its permissions."))

@@ -21,7 +21,7 @@ from numpy.typing import NDArray
 from indexers import lexical, store
 from indexers.dense import DenseIndex
 from indexers.encoders import Vectors
-from indexers.files import sha256
+from rag.durable import sha256_of
 from rag.errors import DocumentMissing, RagError, SnapshotCorrupt
 from rag.types import Chunk, Document
 
@@ -236,7 +236,7 @@ class Snapshot:
 
 def _check(path: Path, expected: str) -> None:
     try:
-        found = sha256(path)
+        found = sha256_of(path)
     except OSError as error:
         raise SnapshotCorrupt(f"{path} is missing or unreadable: {error.strerror}.",
                               hint="Run `thriftrag collections rebuild`: every index can be made again from the store.") from error

@@ -19,7 +19,8 @@ from contextlib import closing
 from datetime import UTC, datetime
 from pathlib import Path
 
-from indexers.files import explained, sync_folder
+from indexers.files import explained
+from rag.durable import sync_folder
 from rag.errors import CollectionMissing, SnapshotCorrupt, SnapshotMismatch
 from rag.types import Chunk
 
@@ -113,8 +114,3 @@ def meta(db: sqlite3.Connection) -> dict[str, str]:
 def lexical_text(chunk: Chunk) -> str:
     """What BM25 indexes of a chunk: everything a person would see above and in it."""
     return "\n".join(filter(None, (chunk.title, chunk.heading, chunk.text)))
-
-
-def size(folder: Path) -> int:
-    """Bytes of everything below `folder`."""
-    return sum(path.stat().st_size for path in folder.rglob("*") if path.is_file())

@@ -18,8 +18,9 @@ import numpy as np
 
 from indexers import dense, lexical
 from indexers.encoders import Vectors
-from indexers.files import explained, sha256, sync_file, sync_folder
-from indexers.store import SEGMENTS, connect, lexical_text, meta, now, size
+from indexers.files import explained
+from indexers.store import SEGMENTS, connect, lexical_text, meta, now
+from rag.durable import sha256_of, sync_folder, sync_tree, tree_bytes
 from rag.errors import DocumentMissing, Locked
 from rag.types import Chunk, Document
 
@@ -102,15 +103,13 @@ class Writer:
         first = int(meta(self._db)["next_row"])
         segment = self._write_segment(chunks, np.concatenate([item.vectors for item in batch])) if chunks else None
         with explained(self._folder), _transaction(self._db):
-            old = self._rows_of([item.document.id for item in batch] + self._ids_of(gone))
-            self._forget([item.document.id for item in batch] + self._ids_of(gone), old)
+            self._forget([item.document.id for item in batch] + self._ids_of(gone))
             self._db.executemany("INSERT INTO documents VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
                                  [_document_row(item) for item in batch])
             self._db.executemany("INSERT INTO chunks VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
                                  [_chunk_row(first + i, chunk) for i, chunk in enumerate(chunks)])
             if segment:
-                self._db.execute("INSERT INTO segments (name, first_row, files) VALUES (?, ?, ?)",
-                                 (segment, first, self._checksums(segment)))
+                self._name_segment(segment, first)
             self._db.executemany("INSERT OR REPLACE INTO files VALUES (?, ?)", finished)
             self._advance(next_row=first + len(chunks))
         if self._db.execute("SELECT count(*) FROM segments").fetchone()[0] > MAX_SEGMENTS:
@@ -128,34 +127,25 @@ class Writer:
             raise DocumentMissing(f"No document {', '.join(map(repr, missing[:5]))} in this collection; nothing was deleted.",
                                   hint="`thriftrag documents list` shows their ids.")
         with explained(self._folder), _transaction(self._db):
-            rows = self._rows_of(list(known))
             files = {file for (file,) in self._select("SELECT file FROM documents WHERE id IN", list(known))}
             self._db.executemany("DELETE FROM files WHERE uri = ?", [(file,) for file in files])
-            self._forget(list(known), rows)
+            self._forget(list(known))
             self._advance()
         return len(known)
 
     def compact(self) -> int:
         """Merges all segments into one without the deleted chunks. Returns the bytes freed on disk."""
-        before = size(self._folder)
-        live = [row for (row,) in self._db.execute("SELECT row FROM chunks ORDER BY row")]
-        first = int(meta(self._db)["next_row"])
-        name = self._write_merged(np.asarray(live, np.int64)) if live else None
+        before = tree_bytes(self._folder)
+        live = self._db.execute("SELECT row, id FROM chunks ORDER BY row").fetchall()
+        name = self._write_merged(np.asarray([row for row, _ in live], np.int64)) if live else None
         with explained(self._folder), _transaction(self._db):
-            # New rows lie above all old ones, so no update meets a row that is still taken.
-            self._db.executemany("UPDATE chunks SET row = ? WHERE row = ?", [(first + i, row) for i, row in enumerate(live)])
-            self._db.execute("DELETE FROM tombstones")
-            self._db.execute("DELETE FROM segments")
-            if name:
-                self._db.execute("INSERT INTO segments (name, first_row, files) VALUES (?, ?, ?)",
-                                 (name, first, self._checksums(name)))
-            self._advance(next_row=first + len(live))
+            self._swap_segments(name, [chunk_id for _, chunk_id in live])
         self._sweep()
         # Whoever still reads the old state keeps its log alive: then the next compaction shortens it, and nobody waits.
         self._db.execute("PRAGMA busy_timeout=0")
         self._db.execute("PRAGMA wal_checkpoint(TRUNCATE)")
         self._db.execute("PRAGMA busy_timeout=30000")
-        return max(0, before - size(self._folder))
+        return max(0, before - tree_bytes(self._folder))
 
     def replace_indexes(self, batches: Iterator[tuple[Sequence[Chunk], Vectors]], *, encoder: str, dimension: int) -> None:
         """Rebuilds every index from the stored chunks, which arrive in row order, and records the encoder that did it."""
@@ -164,19 +154,28 @@ class Writer:
         for some, encoded in batches:
             chunks.extend(some)
             vectors.append(encoded)
-        first = int(meta(self._db)["next_row"])
         name = self._write_segment(chunks, np.concatenate(vectors)) if chunks else None
         with explained(self._folder), _transaction(self._db):
-            self._db.executemany("UPDATE chunks SET row = ? WHERE id = ?", [(first + i, c.id) for i, c in enumerate(chunks)])
-            self._db.execute("DELETE FROM tombstones")
-            self._db.execute("DELETE FROM segments")
-            if name:
-                self._db.execute("INSERT INTO segments (name, first_row, files) VALUES (?, ?, ?)",
-                                 (name, first, self._checksums(name)))
+            self._swap_segments(name, [chunk.id for chunk in chunks])
             self._db.executemany("UPDATE meta SET value = ? WHERE key = ?",
                                  [(encoder, "encoder"), (str(dimension), "dimension")])
-            self._advance(next_row=first + len(chunks))
         self._sweep()
+
+    def _swap_segments(self, name: str | None, chunk_ids: Sequence[str]) -> None:
+        """Puts one segment, which holds all live chunks in this order, in the place of all there are; None for no chunks."""
+        first = int(meta(self._db)["next_row"])
+        # New rows lie above all old ones, so no update meets a row that is still taken.
+        self._db.executemany("UPDATE chunks SET row = ? WHERE id = ?", [(first + i, id_) for i, id_ in enumerate(chunk_ids)])
+        self._db.execute("DELETE FROM tombstones")
+        self._db.execute("DELETE FROM segments")
+        if name:
+            self._name_segment(name, first)
+        self._advance(next_row=first + len(chunk_ids))
+
+    def _name_segment(self, name: str, first: int) -> None:
+        """Makes a written segment part of the published state, with the checksums that readers will hold it to."""
+        files = {path.name: sha256_of(path) for path in sorted((self._folder / SEGMENTS / name).iterdir())}
+        self._db.execute("INSERT INTO segments (name, first_row, files) VALUES (?, ?, ?)", (name, first, json.dumps(files)))
 
     def _write_segment(self, chunks: Sequence[Chunk], vectors: Vectors) -> str:
         with self._segment() as (name, folder):
@@ -213,9 +212,7 @@ class Writer:
             aside.mkdir()
             try:
                 yield name, aside
-                for path in aside.iterdir():
-                    sync_file(path)
-                sync_folder(aside)
+                sync_tree(aside)
                 os.rename(aside, root / name)
                 sync_folder(root)
             except BaseException:
@@ -229,21 +226,16 @@ class Writer:
             if path.name not in named:
                 shutil.rmtree(path, ignore_errors=True)
 
-    def _checksums(self, name: str) -> str:
-        return json.dumps({path.name: sha256(path) for path in sorted((self._folder / SEGMENTS / name).iterdir())})
-
     def _advance(self, *, next_row: int | None = None) -> None:
         self._db.execute("UPDATE meta SET value = value + 1 WHERE key = 'generation'")
         if next_row is not None:
             self._db.execute("UPDATE meta SET value = ? WHERE key = 'next_row'", (str(next_row),))
 
-    def _forget(self, ids: Sequence[str], rows: Sequence[int]) -> None:
-        self._db.executemany("INSERT INTO tombstones VALUES (?)", [(row,) for row in rows])
+    def _forget(self, ids: Sequence[str]) -> None:
+        rows = self._select("SELECT row FROM chunks WHERE doc_id IN", ids)
+        self._db.executemany("INSERT INTO tombstones VALUES (?)", list(rows))
         self._db.executemany("DELETE FROM chunks WHERE doc_id = ?", [(document_id,) for document_id in ids])
         self._db.executemany("DELETE FROM documents WHERE id = ?", [(document_id,) for document_id in ids])
-
-    def _rows_of(self, ids: Sequence[str]) -> list[int]:
-        return [row for (row,) in self._select("SELECT row FROM chunks WHERE doc_id IN", ids)]
 
     def _ids_of(self, uris: Sequence[str]) -> list[str]:
         return [document_id for (document_id,) in self._select("SELECT id FROM documents WHERE uri IN", uris)]

@@ -17,7 +17,7 @@ from optimizers.context import render
 from optimizers.pool import Pool
 from rag import citations, ledger, prompts
 from rag.checks import clean_question
-from rag.errors import BudgetError, DeadlineExceeded, QuestionTooLong
+from rag.errors import DeadlineExceeded, QuestionTooLong
 from rag.llm import Generation, Message, Reader
 from rag.pooling import SentenceVectors, pooled
 from rag.settings import Settings
@@ -64,12 +64,17 @@ class _Run:
     def deadline(self) -> float | None:
         return None if self.budget.seconds is None else self.started + self.budget.seconds
 
-    def step(self, stage: str, since: float, **facts: object) -> None:
+    def record(self, stage: str, since: float, **facts: object) -> None:
+        """Adds a finished stage to the trace."""
         step = Step(stage, time.monotonic() - since, facts)
         self.steps.append(step)
         if self.hooks.on_step:
             self.hooks.on_step(step)
-        if self.deadline is not None and stage != "check" and time.monotonic() > self.deadline:
+
+    def step(self, stage: str, since: float, **facts: object) -> None:
+        """Records a stage that comes before there is an answer: past the deadline there will be none."""
+        self.record(stage, since, **facts)
+        if self.deadline is not None and time.monotonic() > self.deadline:
             raise DeadlineExceeded(f"The deadline of {self.budget.seconds:g} s passed in stage {stage!r}.",
                                    hint="Raise --deadline, or lower `candidates`.")
 
@@ -88,7 +93,7 @@ class Pipeline:
     vectors: SentenceVectors
     settings: Settings
 
-    def ask(self, question: str, *, budget: Budget, hooks: Hooks = Hooks()) -> Answer:  # frozen, no state
+    def ask(self, question: str, *, budget: Budget, hooks: Hooks = Hooks()) -> Answer:
         """The answer within `budget`, its citations and its receipt.
 
         Raises:
@@ -120,9 +125,6 @@ class Pipeline:
 
     def _context_limit(self, run: _Run) -> int:
         """The context budget after the reader's window and the caller's money are taken into account."""
-        if run.budget.context_tokens < 1:
-            raise BudgetError(f"A budget of {run.budget.context_tokens} tokens is not possible.", field="budget_tokens",
-                              hint="Use 1 or more; 128 to 512 suit most questions.")
         fixed = self.reader.prompt_tokens(prompts.build(run.question, _PROBE)) - self.reader.tokenizer.count(_PROBE)
         room = self.reader.context_window - fixed - self.settings.reader_max_tokens
         if room < 1:
@@ -137,13 +139,13 @@ class Pipeline:
     def _retrieve(self, run: _Run) -> tuple[list[ScoredChunk], int]:
         """Candidates, and what the prompt of a rank-order fill with the first `naive_k` hybrid chunks would have cost."""
         since = time.monotonic()
-        vector = self.vectors.get([run.question])
-        self._spend(run, encoder_passes=vector[1], since=since)
+        [vector], encoded = self.vectors.get([run.question])
+        self._spend(run, encoder_passes=encoded, since=since)
         mode: Mode = self.settings.mode  # type: ignore[assignment]  # checked when the settings were read
         k = self.settings.candidates
-        found = self.searcher.search(run.question, mode=mode, k=max(k, self.settings.naive_k), vector=vector[0][0])
+        found = self.searcher.search(run.question, mode=mode, k=max(k, self.settings.naive_k), vector=vector)
         ranked = found if mode == "hybrid" else self.searcher.search(
-            run.question, mode="hybrid", k=self.settings.naive_k, vector=vector[0][0])
+            run.question, mode="hybrid", k=self.settings.naive_k, vector=vector)
         naive = render([whole(hit.chunk) for hit in ranked[:self.settings.naive_k]], counter=self.reader.tokenizer)
         naive_tokens = self.reader.prompt_tokens(prompts.build(run.question, naive.text))
         run.step("retrieve", since, mode=mode, candidates=len(found[:k]), naive_tokens=naive_tokens)
@@ -202,12 +204,9 @@ class Pipeline:
                            cached_tokens=generation.cached_tokens, llm_calls=1, llm_seconds=generation.seconds)
         run.counted = run.counted and generation.counted_by == "server"
         # A deadline met while generating is a partial answer, which the check reports; it is no error.
-        run.steps.append(Step("generate", time.monotonic() - since, {
-            "model": self.reader.name, "finish": generation.finish, "prompt_tokens": generation.prompt_tokens,
-            "completion_tokens": generation.completion_tokens, "cached_tokens": generation.cached_tokens,
-            "first_token_s": generation.first_token_s}))
-        if run.hooks.on_step:
-            run.hooks.on_step(run.steps[-1])
+        run.record("generate", since, model=self.reader.name, finish=generation.finish,
+                   prompt_tokens=generation.prompt_tokens, completion_tokens=generation.completion_tokens,
+                   cached_tokens=generation.cached_tokens, first_token_s=generation.first_token_s)
         return generation
 
     def _checked(self, run: _Run, generation: Generation, context: Context, *, naive: int) -> Answer:
@@ -216,7 +215,7 @@ class Pipeline:
         spans = split(text, "en")
         checked = citations.check(text, context, sentences=[text[a:b] for a, b in spans], question=run.question)
         unknown = prompts.abstains(text)
-        run.step("check", since, support=checked.support, unknown_marks=list(checked.unknown_marks), said_unknown=unknown)
+        run.record("check", since, support=checked.support, unknown_marks=list(checked.unknown_marks), said_unknown=unknown)
         if not text:
             return self._finish(run, context, naive=naive, verdict="abstained", reason="empty_answer: the reader said nothing")
         if unknown:

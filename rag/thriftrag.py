@@ -29,6 +29,7 @@ from indexers.writer import writing
 from optimizers.pool import Pool
 from rag import settings as configuration
 from rag.checks import checked_budget, checked_selector, clean_question
+from rag.durable import tree_bytes
 from rag.errors import CollectionMissing, InputError, RagError, SnapshotCorrupt
 from rag.llm import Preloading, Reader
 from rag.llm.open import open_reader
@@ -276,7 +277,7 @@ def describe(folder: Path) -> CollectionInfo:
     with closing(Snapshot(folder, indexes=False)) as snapshot:
         documents, chunks, tokens = snapshot.totals()
         return CollectionInfo(
-            name=folder.name, documents=documents, chunks=chunks, tokens=tokens, bytes=store.size(folder),
+            name=folder.name, documents=documents, chunks=chunks, tokens=tokens, bytes=tree_bytes(folder),
             encoder=snapshot.meta["encoder"], dimension=snapshot.dimension, segments=snapshot.segment_count(),
             snapshot=snapshot.id, created=snapshot.meta["created"])
 

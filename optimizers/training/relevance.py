@@ -22,7 +22,7 @@ from numpy.typing import NDArray
 from eval.corpus import opened
 from eval.datasets import Question, chosen, load
 from eval.metrics import contains
-from optimizers.pool import Pool, units
+from optimizers.pool import Pool, Unit, units
 from optimizers.relevance import FEATURES, WEIGHTS, features
 from rag import settings as configuration
 from rag.llm import Reader
@@ -52,11 +52,10 @@ def _open(name: str, *, settings: Settings, reader: Reader | None) -> ThriftRAG:
 
 def labelled(kb: ThriftRAG, question: Question) -> tuple[Matrix, Matrix]:
     pool = kb.pool(question.text)
-    return features(pool), np.asarray([positive(pool, question, at) for at in range(len(units(pool)))], np.float64)
+    return features(pool), np.asarray([positive(pool, question, unit) for unit in units(pool)], np.float64)
 
 
-def positive(pool: Pool, question: Question, at: int) -> bool:
-    unit = units(pool)[at]
+def positive(pool: Pool, question: Question, unit: Unit) -> bool:
     chunk = pool.candidates[unit.candidate].chunk
     return chunk.doc_id in question.evidence and contains(chunk.sentence(unit.sentence), question.answers)
 

@@ -20,9 +20,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
+from rag.durable import sync_folder, tree_bytes
 from rag.errors import ConfigError, ModelCorrupt, ModelUnavailable
 from rag.models.convert import CONVERTERS, Converter
-from rag.models.files import make_folder, require_space, storage_errors, sync_folder, tree_bytes
+from rag.models.files import make_folder, require_space, storage_errors
 from rag.models.hub import fetch_from_hub
 from rag.models.manifest import Manifest, Problem, check, read, seal
 from rag.models.mirror import fetch_from_mirror

@@ -10,15 +10,11 @@ import shutil
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 
+from rag.durable import sha256_of, sync_folder
 from rag.errors import ModelCorrupt, StorageError
 
 PIECE = 1 << 20
 _FULL = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
-
-
-def sha256_of(path: Path) -> str:
-    with path.open("rb") as stream:
-        return hashlib.file_digest(stream, "sha256").hexdigest()
 
 
 def is_whole(path: Path, *, size: int, sha256: str) -> bool:
@@ -109,36 +105,6 @@ def write_durably(path: Path, text: str) -> None:
         os.fsync(stream.fileno())
     os.replace(aside, path)
     sync_folder(path.parent)
-
-
-def sync_tree(folder: Path) -> None:
-    """Forces every file and folder below `folder` to the disk."""
-    for path in [*folder.rglob("*"), folder]:
-        if path.is_dir():
-            sync_folder(path)
-        else:
-            with path.open("rb+") as stream:
-                os.fsync(stream.fileno())
-
-
-def sync_folder(folder: Path) -> None:
-    if os.name == "nt":             # Windows cannot open folders, and needs no sync of them
-        return
-    handle = os.open(folder, os.O_RDONLY)
-    try:
-        os.fsync(handle)
-    finally:
-        os.close(handle)
-
-
-def tree_bytes(folder: Path) -> int:
-    """Bytes of the files below `folder`; files that vanish meanwhile count as nothing."""
-    total = 0
-    for root, _, names in os.walk(folder):
-        for name in names:
-            with contextlib.suppress(OSError):
-                total += os.lstat(os.path.join(root, name)).st_size
-    return total
 
 
 def _digest_of(part: Path) -> tuple[hashlib._Hash, int]:

@@ -13,8 +13,9 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
+from rag.durable import sha256_of, sync_tree
 from rag.errors import StorageError
-from rag.models.files import sha256_of, sync_tree, write_durably
+from rag.models.files import write_durably
 
 FORMAT = 1
 MANIFEST = "manifest.json"

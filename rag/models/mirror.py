@@ -22,6 +22,7 @@ from collections.abc import Iterator, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 from pathlib import Path
 
+from rag.durable import sha256_of, tree_bytes
 from rag.errors import ModelCorrupt, ModelUnavailable
 from rag.models.files import (
     PIECE,
@@ -30,9 +31,7 @@ from rag.models.files import (
     make_folder,
     mismatch,
     no_space,
-    sha256_of,
     storage_errors,
-    tree_bytes,
 )
 from rag.models.registry import MirrorPackage, ModelEntry, SourceFile
 from rag.types import OnProgress, Progress

@@ -17,9 +17,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
+from rag.durable import sha256_of
 from rag.errors import ConfigError, StorageError
 from rag.models.cache import ModelCache, corrupt
-from rag.models.files import make_folder, sha256_of, write_durably
+from rag.models.files import make_folder, write_durably
 from rag.models.manifest import check
 from rag.models.registry import Role, nearest
 from rag.types import OnProgress, no_progress

@@ -13,7 +13,7 @@ from pathlib import Path
 
 import numpy as np
 
-from rag.models.files import sha256_of
+from rag.durable import sha256_of
 from rag.models.registry import load_registry
 from tests.minilm_texts import minilm_texts
 
