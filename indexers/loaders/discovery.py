@@ -1,6 +1,7 @@
 """Which files the given paths mean: files, folders (with everything below) and globs, each file once, in sorted order.
 
-Nothing is opened here. A path that cannot be used becomes a `FileFailure` with its reason and the walk goes on.
+Nothing is opened here. A path that cannot be used becomes a `FileFailure` with its reason and the walk goes on; a file of
+no known kind that nobody named becomes a `Skipped`.
 """
 
 from __future__ import annotations
@@ -13,8 +14,9 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path, PurePath
 
+from indexers.loaders.kinds import may_be_read
 from rag.settings import Settings
-from rag.types import FileFailure
+from rag.types import FileFailure, Skipped
 
 _MAGIC = frozenset("*?[")
 # Left behind by desktops and office programs beside the files they belong to.
@@ -30,12 +32,14 @@ class Found:
     path: Path                  # absolute
     source: str
     size: int                   # bytes
+    named: bool = True          # by the user, who means to have it read; else it was met in a folder
 
 
 def discover(paths: Iterable[str | Path], *, settings: Settings) -> Iterator[Found | FileFailure]:
     """Cheap enough (a `stat` per file) to be listed first, so that the total is known before the work begins.
 
-    Hidden files and folders are skipped unless named. Links inside a folder or a glob are followed only where they lead
+    Hidden files and folders are passed over unless named. A file that a pattern met counts as named where the pattern ends in
+    its extension (`*.png`). Links inside a folder or a glob are followed only where they lead
     to a file below the same root; a file that is reached twice counts once, under the first name.
     """
     seen: set[str] = set()
@@ -55,12 +59,22 @@ def printable(path: str | PurePath) -> str:
     return str(path).encode("utf-8", "surrogateescape").decode("utf-8", "backslashreplace")
 
 
+def is_litter(name: str) -> bool:
+    """Whether programs left this file beside others."""
+    return name.startswith(_LITTER)
+
+
+def skipped(source: str, why: str) -> Skipped:
+    source = printable(source)
+    return Skipped(source, "file_skipped", f"{source}: {why}", "Convert it to a kind that is read, or leave it.")
+
+
 def _named(typed: str) -> Iterator[Found | FileFailure]:
     expanded = os.path.expanduser(typed)
     if not typed.strip() or not _encodable(typed):
         yield _failure(ascii(typed), "file_missing", f"{typed!r} is not a path.", "Name a file, a folder or a glob.")
     elif os.path.lexists(expanded):
-        yield from _entry(Path(os.path.abspath(expanded)), typed, root=None)
+        yield from _entry(Path(os.path.abspath(expanded)), typed, root=None, named=True)
     elif _MAGIC & set(typed):
         yield from _globbed(typed, expanded)
     elif "://" in typed:
@@ -79,9 +93,11 @@ def _encodable(typed: str) -> bool:
 def _globbed(typed: str, expanded: str) -> Iterator[Found | FileFailure]:
     root = os.path.realpath(os.path.join(".", *_parts_before_magic(expanded)))
     matches = sorted(glob.glob(expanded, recursive=True))
+    suffix = PurePath(typed).suffix
+    named = bool(suffix) and not _MAGIC & set(suffix)
     for match in matches:
-        if not _litter(os.path.basename(match)):
-            yield from _entry(Path(os.path.abspath(match)), match, root=root)
+        if not is_litter(os.path.basename(match)):
+            yield from _entry(Path(os.path.abspath(match)), match, root=root, named=named)
     if not matches:
         yield _failure(typed, "file_missing", f"Nothing matches {typed!r}.", "Check the pattern and its folder.")
 
@@ -93,8 +109,8 @@ def _parts_before_magic(path: str) -> Iterator[str]:
         yield part
 
 
-def _entry(path: Path, source: str, *, root: str | None) -> Iterator[Found | FileFailure]:
-    """One path that exists. `root` bounds where links may lead; None: the path was named by the user, who may."""
+def _entry(path: Path, source: str, *, root: str | None, named: bool = False) -> Iterator[Found | FileFailure]:
+    """One path that exists. `root` bounds where links may lead; None: anywhere, because the user named this very path."""
     try:
         status = os.stat(path)
     except OSError as error:
@@ -103,8 +119,10 @@ def _entry(path: Path, source: str, *, root: str | None) -> Iterator[Found | Fil
     if root is not None and not _below(os.path.realpath(path), root):
         yield _failure(source, "link_refused", f"{source!r} is a link that leaves {printable(root)!r}.",
                        "Name its target if you want it.")
+    elif stat.S_ISREG(status.st_mode) and not named and not may_be_read(path):
+        yield skipped(source, f"It has the extension {printable(path.suffix)!r}.")
     elif stat.S_ISREG(status.st_mode):
-        yield Found(path, printable(source), status.st_size)
+        yield Found(path, printable(source), status.st_size, named)
     elif stat.S_ISDIR(status.st_mode):
         yield from _walk(path, source, root=root or os.path.realpath(path))
     else:
@@ -140,7 +158,7 @@ def _walk(top: Path, source: str, *, root: str) -> Iterator[Found | FileFailure]
             continue
         below: list[tuple[Path, PurePath]] = []
         for entry in entries:
-            if entry.name.startswith(".") or _litter(entry.name):
+            if entry.name.startswith(".") or is_litter(entry.name):
                 continue
             path, called = Path(entry.path), name / entry.name
             if entry.is_symlink():
@@ -150,10 +168,6 @@ def _walk(top: Path, source: str, *, root: str) -> Iterator[Found | FileFailure]
             else:
                 yield from _entry(path, str(called), root=root)
         pending.extend(reversed(below))
-
-
-def _litter(name: str) -> bool:
-    return name.startswith(_LITTER)
 
 
 def _below(path: str, root: str) -> bool:

@@ -13,7 +13,7 @@ from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any
 
 from indexers.loaders.outline import Page, Parsed
-from indexers.loaders.reading import check_archive, damaged
+from indexers.loaders.reading import damaged
 from rag.settings import Settings
 
 if TYPE_CHECKING:
@@ -28,7 +28,7 @@ _HEADING = re.compile(r"heading (\d)", re.IGNORECASE)
 _MEDIA_TYPE = "application/vnd.openxmlformats-officedocument.wordprocessingml.document"
 
 
-def parse(data: bytes, *, settings: Settings) -> Parsed:
+def parse(data: bytes, *, name: str, settings: Settings) -> Parsed:
     """Title: the core property, else the first paragraph of style Title, else the first heading.
 
     Raises:
@@ -39,7 +39,6 @@ def parse(data: bytes, *, settings: Settings) -> Parsed:
     from lxml.etree import XMLSyntaxError
 
     try:
-        check_archive(data, settings=settings)
         document = docx.Document(io.BytesIO(data))
     except (PackageNotFoundError, zipfile.BadZipFile, XMLSyntaxError, KeyError, ValueError) as error:
         raise damaged("DOCX document", str(error) or type(error).__name__) from error
@@ -51,8 +50,9 @@ def parse(data: bytes, *, settings: Settings) -> Parsed:
 
 
 def _properties(core: Any) -> dict[str, str]:
-    named = {"author": core.author, "modified": core.modified.date().isoformat() if core.modified else ""}
-    return {name: value for name, value in named.items() if value and value != "python-docx"}
+    dates = {"created": core.created, "modified": core.modified}
+    return {"author": core.author if core.author != "python-docx" else "",
+            **{name: moment.date().isoformat() for name, moment in dates.items() if moment}}
 
 
 class _Writer:

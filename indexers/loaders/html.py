@@ -10,6 +10,7 @@ from __future__ import annotations
 import logging
 import re
 from collections.abc import Iterator
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from indexers.loaders.outline import Page, Parsed
@@ -38,31 +39,67 @@ _KEPT_SHARE = 0.75
 _MAX_EXTRACTED_CHARS = 5_000_000
 _DECLARED = re.compile(rb"<(?:meta|\?xml)[^>]{0,200}?(?:charset|encoding)=[\"']?([\w-]{3,20})", re.IGNORECASE)
 _PROLOGUE = re.compile(r"\s*<\?xml[^>]*\?>")
+_STATED = {
+    "author": "//meta[@name='author']/@content",
+    "date": "//meta[@property='article:published_time' or @name='date' or @name='dcterms.date']/@content",
+}
 _MAX_DEPTH = 150
 _BREAK = "\v"
 
 
-def parse(data: bytes, *, settings: Settings) -> Parsed:
+def parse(data: bytes, *, name: str, settings: Settings) -> Parsed:
     """Title: the page's <title>, else its first heading.
 
     Raises:
         UnsupportedFile: nested so deeply that the parser gives up.
     """
+    tree, text = _tree(data, "")
+    if tree is None:
+        return Parsed(text="", blocks=())
+    page = _content(tree, text) or _written(tree, skip=frozenset()).page
+    return _parsed(page, tree, title=_title(tree) or page.outline.first)
+
+
+def whole(data: bytes, *, declared: str = "") -> Parsed:
+    """All words and headings, for what is content throughout: a book's chapter, a mail. Title: the page's, or none.
+
+    `declared`: its encoding, if that is stated elsewhere.
+
+    Raises:
+        UnsupportedFile: nested so deeply that the parser gives up.
+    """
+    tree, _ = _tree(data, declared)
+    if tree is None:
+        return Parsed(text="", blocks=())
+    return replace(_parsed(_written(tree, skip=frozenset()).page, tree, title=""), title=_title(tree))
+
+
+def _tree(data: bytes, declared: str) -> tuple[_Element | None, str]:
+    """None for nothing but white space or comments."""
     from lxml import etree, html
 
-    declared = _DECLARED.search(data[:2048])
+    stated = _DECLARED.search(data[:2048])
     # An encoding declaration inside decoded text is an error to lxml.
-    text = _PROLOGUE.sub("", decode(data, declared=declared.group(1).decode() if declared else ""), count=1)
+    text = _PROLOGUE.sub("", decode(data, declared=declared or (stated.group(1).decode() if stated else "")), count=1)
     parser = html.HTMLParser(no_network=True, remove_comments=True, remove_pis=True, huge_tree=True)
     try:
         tree = html.document_fromstring(text, parser=parser)
-    except etree.ParserError:   # nothing but white space or comments
-        return Parsed(text="", blocks=())
+    except etree.ParserError:
+        return None, text
     if any("depth" in entry.message for entry in parser.error_log):
         raise damaged("HTML page", "its elements are nested too deeply")
-    title = " ".join((tree.findtext(".//title") or "").split())
-    page = _content(tree, text) or _written(tree, skip=frozenset()).page
-    return page.parsed(title or page.outline.first, media_type="text/html")
+    return tree, text
+
+
+def _title(tree: _Element) -> str:
+    return " ".join((tree.findtext(".//title") or "").split())
+
+
+def _parsed(page: Page, tree: _Element, *, title: str) -> Parsed:
+    stated = {name: " ".join(found.split()) for name, path in _STATED.items() for found in tree.xpath(path)[:1]}
+    language = tree.get("lang") or tree.get("{http://www.w3.org/XML/1998/namespace}lang") or ""
+    parsed = page.parsed(title, media_type="text/html", metadata={**stated, "date": stated.get("date", "")[:10]})
+    return replace(parsed, language=language.strip())
 
 
 def _content(tree: _Element, text: str) -> Page | None:

@@ -30,25 +30,42 @@ _STOP_WORDS = {
 }
 # Names and codes hit stop words by chance; running text has far more.
 _FEWEST_STOP_WORDS, _LEAST_SHARE = 2, 0.04
-_STOP_SETS = {language: frozenset(words.split()) for language, words in _STOP_WORDS.items()}
+_LANGUAGES_OF: dict[str, tuple[str, ...]] = {
+    word: tuple(language for language, words in _STOP_WORDS.items() if word in words.split())
+    for word in " ".join(_STOP_WORDS.values()).split()}
+# Languages that write in the script of another, which is guessed for it: what a document states decides between them.
+_SHARED = {"uk": "ru", "bg": "ru", "sr": "ru", "mk": "ru", "be": "ru", "fa": "ar", "ur": "ar", "yi": "he", "mr": "hi", "ne": "hi"}
+_PRIMARY = re.compile(r"[a-z]{2,3}(?![a-z])")
+_BEYOND_LATIN = re.compile(r"[^\x00-\u036f\u2000-\u2bff]+")
 _WORD = re.compile(r"[^\W\d_]+")
 
 
-def guess_language(text: str) -> str:
-    """BCP 47 primary tag; "en" where nothing speaks for another."""
+def guess_language(text: str, *, declared: str = "") -> str:
+    """BCP 47 primary tag; `declared` (any tag), else "en", where nothing speaks for another."""
     sample = text[:_SAMPLE_CHARS]
-    weights = {name: len(pattern.findall(sample)) * _WEIGHT.get(name, 1) for name, pattern in _SCRIPTS.items()}
+    stated = _PRIMARY.match(declared.lower())
+    otherwise = stated.group() if stated else "en"
+    beyond = "" if sample.isascii() else "".join(_BEYOND_LATIN.findall(sample))
+    if not beyond:
+        return _by_stop_words(sample, otherwise)
+    weights = {name: len(pattern.findall(sample if name == "latin" else beyond)) * _WEIGHT.get(name, 1)
+               for name, pattern in _SCRIPTS.items()}
     script = max(weights, key=lambda name: weights[name])
     if script == "latin" or not weights[script]:
-        return _by_stop_words(sample)
+        return _by_stop_words(sample, otherwise)
     if script == "zh" and weights["ja"] * 10 > weights["zh"]:
         return "ja"             # Japanese mixes kana into Han characters
-    return script
+    return otherwise if _SHARED.get(otherwise) == script else script
 
 
-def _by_stop_words(sample: str) -> str:
+def _by_stop_words(sample: str, otherwise: str) -> str:
     words = Counter(_WORD.findall(sample.lower()))
-    scores = {language: sum(words[word] for word in stops) for language, stops in _STOP_SETS.items()}
+    scores = dict.fromkeys(_STOP_WORDS, 0)
+    for word, times in words.items():
+        for language in _LANGUAGES_OF.get(word, ()):
+            scores[language] += times
     best = max(scores, key=lambda language: scores[language])
     enough = max(_FEWEST_STOP_WORDS, _LEAST_SHARE * words.total())
-    return best if scores[best] > max(scores["en"], enough) else "en"
+    if scores[best] > max(scores["en"], enough):
+        return best
+    return "en" if scores["en"] > enough else otherwise

@@ -5,12 +5,12 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator, Sequence
 from itertools import pairwise
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, cast
 
 from indexers.loaders.outline import Outline, Parsed
 from indexers.loaders.reading import decode
 from rag.settings import Settings
-from rag.types import Span
+from rag.types import FieldValue, Scalar, Span
 
 if TYPE_CHECKING:
     from markdown_it.token import Token
@@ -18,10 +18,13 @@ if TYPE_CHECKING:
 _NEWLINE = re.compile(r"\r\n?|\n")
 _FRONT_MATTER = re.compile(r"\ufeff?---[ \t]*(?:\r\n?|\n)(.*?)(?:\r\n?|\n)(?:---|\.\.\.)[ \t]*(?:\r\n?|\n|$)", re.DOTALL)
 _PAIR = re.compile(r"([A-Za-z][\w-]{0,40}):[ \t]*([^\s\[{&*|>].*?)[ \t]*")
+_FLOW = re.compile(r"([A-Za-z][\w-]{0,40}):[ \t]*\[([^\[\]{}:]*)\][ \t]*")
+_KEY = re.compile(r"([A-Za-z][\w-]{0,40}):[ \t]*")
+_ITEM = re.compile(r"[ \t]*-[ \t]+([^\s\[{&*|>][^:]*?)[ \t]*")
 _MAX_FRONT_MATTER = 4000
 
 
-def parse(data: bytes, *, settings: Settings) -> Parsed:
+def parse(data: bytes, *, name: str, settings: Settings) -> Parsed:
     """Title: the front matter's, else the first level-1 heading."""
     from markdown_it import MarkdownIt
 
@@ -29,7 +32,8 @@ def parse(data: bytes, *, settings: Settings) -> Parsed:
     body_start, metadata = _front_matter(text)
     lines = _line_starts(text, body_start)
     outline = Outline()
-    title = metadata.pop("title", "")
+    stated = metadata.pop("title", "")
+    title = stated if isinstance(stated, str) else ""
     done = body_start           # everything before it stands in a block, in a heading or is front matter
     for kind, token, name in _landmarks(MarkdownIt("commonmark").enable("table").parse(text[body_start:])):
         assert token.map is not None
@@ -113,10 +117,21 @@ def _line_starts(text: str, offset: int) -> list[int]:
     return [offset, *(match.end() for match in _NEWLINE.finditer(text, offset)), len(text)]
 
 
-def _front_matter(text: str) -> tuple[int, dict[str, str]]:
-    """Its end and its plain `key: value` lines; nested values are left out."""
+def _front_matter(text: str) -> tuple[int, dict[str, FieldValue]]:
+    """Its end, and its plain values and lists of such; what is nested deeper is left out."""
     match = _FRONT_MATTER.match(text[:_MAX_FRONT_MATTER])
     if not match:
         return 0, {}
-    pairs = (_PAIR.fullmatch(line) for line in match.group(1).splitlines())
-    return match.end(), {pair.group(1): pair.group(2).strip("\"'") for pair in pairs if pair}
+    found: dict[str, FieldValue] = {}
+    listed = ""                 # the key whose items the next lines may be
+    for line in match.group(1).splitlines():
+        pair, flow, key, item = (pattern.fullmatch(line) for pattern in (_PAIR, _FLOW, _KEY, _ITEM))
+        if item and listed:
+            found[listed] = (*cast(tuple[Scalar, ...], found.get(listed, ())), item.group(1).strip("\"'"))
+            continue
+        listed = key.group(1) if key else ""
+        if pair:
+            found[pair.group(1)] = pair.group(2).strip("\"'")
+        elif flow and (items := [part.strip(" \t\"'") for part in flow.group(2).split(",") if part.strip()]):
+            found[flow.group(1)] = tuple(items)
+    return match.end(), found

@@ -7,9 +7,11 @@ travels with each chunk anyway, and tokens are what we save.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
+from typing import Protocol
 
+from rag.settings import Settings
 from rag.types import Block, Metadata, Span
 
 SEPARATOR = " > "
@@ -19,13 +21,30 @@ MAX_HEADING_CHARS = 160
 
 @dataclass(frozen=True, slots=True)
 class Parsed:
-    """What a format's parser makes of the bytes. An empty `title` means: use the file's name."""
+    """What a format's parser makes of the bytes. An empty `title` means: use the file's name.
+
+    `language`: the BCP 47 primary tag that the file itself states, "" if none; what the words say counts for more.
+    """
 
     text: str
     blocks: tuple[Block, ...]
     title: str = ""
     media_type: str = "text/plain"
     metadata: Metadata = field(default_factory=dict)
+    language: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Member:
+    """A file inside a file. `read` unpacks it, and raises what makes that impossible."""
+
+    name: str                   # with its folders, as the container calls it
+    read: Callable[[], bytes]
+
+
+class Parser(Protocol):
+    def __call__(self, data: bytes, *, name: str, settings: Settings) -> Parsed:
+        """`name`: the file's, with its extension. Raises UnsupportedFile where the bytes are not what they should be."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -116,11 +135,18 @@ class Page:
 
     def lines(self, text: str) -> None:
         """Preformatted text: each line is a unit that is never split at sentence ends."""
-        self._units([line.rstrip() for line in text.strip("\r\n").splitlines() if line.strip()])
+        self.rows([line.rstrip() for line in text.strip("\r\n").splitlines() if line.strip()])
 
     def table(self, header: Sequence[str], rows: Iterable[Sequence[str]]) -> None:
         """Each row names its columns, so that it can be read alone. An empty header means that the table has none."""
-        self._units([row for row in (render_row(header, cells) for cells in rows) if row])
+        self.rows([row for row in (render_row(header, cells) for cells in rows) if row])
+
+    def rows(self, rows: Sequence[str]) -> None:
+        """Lines that read alone: each is a unit. None of them may be empty."""
+        self._close()
+        spans = [self._write(row, "\n" if index else "\n\n") for index, row in enumerate(rows)]
+        if spans:
+            self.outline.body((spans[0][0], spans[-1][1]), page=self._page, units=spans)
 
     def page(self, number: int) -> None:
         """What follows stands on this page, counted from 1."""
@@ -133,15 +159,11 @@ class Page:
         return self._length
 
     def parsed(self, title: str, *, media_type: str, metadata: Metadata | None = None) -> Parsed:
+        """Metadata without a value is left out."""
         self._close()
+        held = {name: value for name, value in (metadata or {}).items() if value not in ("", (), None)}
         return Parsed(text="".join(self._parts), blocks=self.outline.blocks(title), title=title, media_type=media_type,
-                      metadata=metadata or {})
-
-    def _units(self, rows: Sequence[str]) -> None:
-        self._close()
-        spans = [self._write(row, "\n" if index else "\n\n") for index, row in enumerate(rows)]
-        if spans:
-            self.outline.body((spans[0][0], spans[-1][1]), page=self._page, units=spans)
+                      metadata=held)
 
     def _close(self) -> None:
         if self._open is not None:
@@ -156,6 +178,26 @@ class Page:
         start = self._length
         self._length += len(text)
         return start, self._length
+
+
+def joined(parts: Iterable[tuple[str, Parsed]]) -> tuple[str, tuple[Block, ...]]:
+    """One text of several, each under a heading of its own (or none): the chapters of a book."""
+    texts: list[str] = []
+    blocks: list[Block] = []
+    length = 0
+    for heading, part in parts:
+        name = short(heading)
+        for block in part.blocks:
+            repeated = block.heading.split(SEPARATOR)[0].casefold() == name.casefold()
+            path = block.heading if repeated else SEPARATOR.join(filter(None, (name, block.heading)))
+            blocks.append(Block(_moved(block.span, length), path, block.page, tuple(_moved(unit, length) for unit in block.units)))
+        texts.append(part.text)
+        length += len(part.text) + 2
+    return "\n\n".join(texts), tuple(blocks)
+
+
+def _moved(span: Span, by: int) -> Span:
+    return span[0] + by, span[1] + by
 
 
 def render_row(header: Sequence[str], cells: Sequence[str]) -> str:

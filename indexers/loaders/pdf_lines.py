@@ -33,6 +33,7 @@ class Line:
     first: float                # baseline of the first character
     last: float                 # baseline of the last character
     size: float                 # type size of the first character, in points
+    order: int = 0              # its place among the lines and tables of the page
 
 
 def without_furniture(pages: Sequence[Sequence[Line]]) -> list[list[Line]]:

@@ -8,7 +8,7 @@ from rag.settings import Settings
 from rag.types import Block
 
 
-def parse(data: bytes, *, settings: Settings) -> Parsed:
+def parse(data: bytes, *, name: str, settings: Settings) -> Parsed:
     text = decode(data)
     return Parsed(text=text, blocks=whole(text))
 

@@ -7,17 +7,14 @@ import os
 import re
 import stat
 import zipfile
-import zlib
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
 
+from indexers.loaders.kinds import Content
 from rag.errors import FileUnreadable, UnsupportedFile
 from rag.settings import Settings
 
-Content = Literal["text", "pdf", "docx", "other"]
-
-_MEGABYTE = 1_000_000
+MEGABYTE = 1_000_000
 _ATTEMPTS = 2
 _SIGNATURES: tuple[tuple[bytes, str], ...] = (
     (b"\x89PNG", "a PNG image"), (b"\xff\xd8\xff", "a JPEG image"), (b"GIF8", "a GIF image"), (b"RIFF", "a RIFF media file"),
@@ -32,9 +29,10 @@ _OLE = b"\xd0\xcf\x11\xe0\xa1\xb1\x1a\xe1"
 _MARKS: tuple[tuple[bytes, str], ...] = (
     (b"\xef\xbb\xbf", "utf-8-sig"), (b"\xff\xfe\0\0", "utf-32"), (b"\0\0\xfe\xff", "utf-32"), (b"\xff\xfe", "utf-16"),
     (b"\xfe\xff", "utf-16"))
-_ZIPPED = (("word/document.xml", "a DOCX document"), ("xl/workbook.xml", "an XLSX workbook"),
-           ("ppt/presentation.xml", "a PPTX presentation"), ("content.xml", "an OpenDocument file"),
-           ("META-INF/container.xml", "an EPUB book"))
+_ZIPPED: tuple[tuple[str, Content, str], ...] = (
+    ("word/document.xml", "docx", "a DOCX document"), ("xl/workbook.xml", "xlsx", "an XLSX workbook"),
+    ("ppt/presentation.xml", "pptx", "a PPTX presentation"), ("META-INF/container.xml", "epub", "an EPUB book"),
+    ("content.xml", "other", "an OpenDocument file"))
 _WIDE = re.compile(r"[^\x00-\x7f\ufffd]")
 _CONTROLS = bytes(code for code in range(32) if code not in b"\t\n\r\f\v\x1b")
 
@@ -67,35 +65,11 @@ def read_file(path: Path, *, settings: Settings) -> bytes:
                          code="file_changed")
 
 
-def gunzip(data: bytes, *, settings: Settings) -> bytes:
-    """Decompressed, and never more of it than one file may have.
-
-    Raises:
-        UnsupportedFile: damaged, or larger than allowed.
-    """
-    limit = settings.max_file_mb * _MEGABYTE
-    parts: list[bytes] = []
-    total = 0
-    while data:
-        stream = zlib.decompressobj(wbits=31)
-        try:
-            parts.append(stream.decompress(data, limit - total + 1))
-        except zlib.error as error:
-            raise damaged("gzip file", str(error)) from error
-        total += len(parts[-1])
-        if total > limit:
-            raise too_large(f"Decompressed, it has more than {settings.max_file_mb} MB.", settings)
-        if not stream.eof:
-            raise damaged("gzip file", "it ends too early")
-        data = stream.unused_data.lstrip(b"\0")
-    return b"".join(parts)
-
-
 def sniff(data: bytes) -> Sniffed:
     head = data[:1024]
     if head.lstrip().startswith(b"%PDF-"):
         return Sniffed("pdf", "a PDF document")
-    if data.startswith(b"PK\x03\x04"):
+    if data.startswith((b"PK\x03\x04", b"PK\x05\x06")):
         return _sniff_zip(data)
     if data.startswith(_OLE):
         protected = "EncryptedPackage".encode("utf-16-le") in data
@@ -127,21 +101,15 @@ def decode(data: bytes, *, declared: str = "") -> str:
         return data.decode(_detected(data), "replace")
 
 
-def check_archive(data: bytes, *, settings: Settings) -> None:
-    """Refuses a zip whose contents are much larger than any document's, before anything in it is opened."""
-    with zipfile.ZipFile(io.BytesIO(data)) as archive:
-        entries = archive.infolist()
-        total = sum(entry.file_size for entry in entries)
-        if any(entry.flag_bits & 1 for entry in entries):
-            raise UnsupportedFile("It is protected by a password.", hint="Save a copy without the password.",
-                                  code="file_encrypted")
-    if total > settings.max_file_mb * _MEGABYTE:
-        raise too_large(f"Unpacked, it has {total / _MEGABYTE:.0f} MB, more than {settings.max_file_mb} MB.", settings)
-
-
 def too_large(message: str, settings: Settings) -> UnsupportedFile:
     return UnsupportedFile(message, hint=f"Split it, or raise the setting max_file_mb (now {settings.max_file_mb}).",
                            code="file_too_large", field="max_file_mb")
+
+
+def too_many_pages(count: int, settings: Settings, *, what: str = "pages") -> UnsupportedFile:
+    return UnsupportedFile(f"It has {count} {what}, more than {settings.max_pages}.",
+                           hint=f"Split it, or raise the setting max_pages (now {settings.max_pages}).", code="file_too_large",
+                           field="max_pages")
 
 
 def damaged(what: str, reason: str) -> UnsupportedFile:
@@ -156,8 +124,8 @@ def _read_once(path: Path, settings: Settings) -> bytes | None:
         before = os.fstat(descriptor)
         if not stat.S_ISREG(before.st_mode):
             raise UnsupportedFile("It is no regular file.", hint="Only regular files can be ingested.")
-        if before.st_size > settings.max_file_mb * _MEGABYTE:
-            raise too_large(f"It has {before.st_size / _MEGABYTE:.1f} MB, more than {settings.max_file_mb} MB.", settings)
+        if before.st_size > settings.max_file_mb * MEGABYTE:
+            raise too_large(f"It has {before.st_size / MEGABYTE:.1f} MB, more than {settings.max_file_mb} MB.", settings)
         data = stream.read(before.st_size + 1)
         after = os.fstat(descriptor)
     same = (before.st_size, before.st_mtime_ns) == (after.st_size, after.st_mtime_ns)
@@ -170,10 +138,10 @@ def _sniff_zip(data: bytes) -> Sniffed:
             names = set(archive.namelist())
     except (zipfile.BadZipFile, ValueError, NotImplementedError, OSError) as error:
         raise damaged("zip archive", str(error)) from error
-    for member, name in _ZIPPED:
+    for member, content, name in _ZIPPED:
         if member in names:
-            return Sniffed("docx" if member.startswith("word/") else "other", name)
-    return Sniffed("other", "a zip archive")
+            return Sniffed(content, name)
+    return Sniffed("zip", "a zip archive")
 
 
 def _is_text(data: bytes) -> bool:

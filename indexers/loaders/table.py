@@ -16,20 +16,35 @@ _SAMPLE_CHARS = 20_000
 _FIELD_CHARS = 10_000_000
 
 
-def parse(data: bytes, *, settings: Settings) -> Parsed:
+def parse(data: bytes, *, name: str, settings: Settings) -> Parsed:
     """Lines above the header that fill one cell only are a preface, kept as prose. A first row of numbers is no header.
 
     Raises:
         UnsupportedFile: a field without end, usually a quotation mark that is never closed.
     """
     rows = [row for row in _rows(decode(data)) if any(cell.strip() for cell in row)]
-    width = Counter(len(row) for row in rows).most_common(1)[0][0] if rows else 0
     page = Page()
-    while rows and width > 1 and sum(bool(cell.strip()) for cell in rows[0]) == 1 and len(rows) > 1:
-        page.paragraph(" ".join(" ".join(rows.pop(0)).split()))
-    header = [" ".join(name.split()) for name in rows.pop(0)] if len(rows) > 1 and _is_header(rows[0]) else []
-    page.table(header, rows)
-    return page.parsed("", media_type="text/csv", metadata={"rows": len(rows)})
+    table = without_preface(rows, page)
+    header = [" ".join(cell.split()) for cell in table.pop(0)] if len(table) > 1 and is_header(table[0]) else []
+    page.table(header, table)
+    return page.parsed("", media_type="text/csv", metadata={"rows": len(table)})
+
+
+def without_preface(rows: Sequence[Sequence[str]], page: Page) -> list[Sequence[str]]:
+    """The rows from the header on; what stands above it, alone in its row, is written to the page as prose."""
+    width = Counter(len(row) for row in rows).most_common(1)[0][0] if rows else 0
+    start = 0
+    while width > 1 and start < len(rows) - 1 and sum(bool(cell.strip()) for cell in rows[start]) == 1:
+        page.paragraph(" ".join(" ".join(rows[start]).split()))
+        start += 1
+    return list(rows[start:])
+
+
+def is_header(row: Sequence[str]) -> bool:
+    """Whether a first row names the columns: mostly filled, no name twice, no number first."""
+    names = [cell.strip() for cell in row]
+    filled = [name for name in names if name]
+    return len(set(filled)) == len(filled) and len(filled) * 2 > len(names) and not is_number(names[0])
 
 
 def _rows(text: str) -> list[list[str]]:
@@ -69,13 +84,7 @@ def _delimiter(text: str) -> str:
     return max(_DELIMITERS, key=evenness)
 
 
-def _is_header(row: Sequence[str]) -> bool:
-    names = [cell.strip() for cell in row]
-    filled = [name for name in names if name]
-    return len(set(filled)) == len(filled) and len(filled) * 2 > len(names) and not _is_number(names[0])
-
-
-def _is_number(cell: str) -> bool:
+def is_number(cell: str) -> bool:
     try:
         float(cell.replace(",", ""))
     except ValueError:

@@ -10,7 +10,7 @@ import pytest
 
 from indexers.loaders import Found, discover
 from rag.settings import Settings
-from rag.types import FileFailure
+from rag.types import FileFailure, Skipped
 
 
 @pytest.fixture
@@ -33,8 +33,9 @@ def failures(settings: Settings, *paths: str | Path) -> list[FileFailure]:
 
 
 def test_a_folder_is_walked_in_sorted_order_without_hidden_files(docs: Path, settings: Settings) -> None:
-    assert found(settings, "docs") == [Found(docs / "a.txt", "docs/a.txt", 10), Found(docs / "b.md", "docs/b.md", 9),
-                                       Found(docs / "sub/c.txt", "docs/sub/c.txt", 14)]
+    assert found(settings, "docs") == [Found(docs / "a.txt", "docs/a.txt", 10, named=False),
+                                       Found(docs / "b.md", "docs/b.md", 9, named=False),
+                                       Found(docs / "sub/c.txt", "docs/sub/c.txt", 14, named=False)]
 
 
 def test_a_source_is_the_path_as_typed(docs: Path, settings: Settings) -> None:
@@ -100,7 +101,7 @@ def test_a_link_in_a_glob_may_not_leave_its_folder(docs: Path, settings: Setting
 def test_a_link_that_the_user_names_is_followed(docs: Path, settings: Settings) -> None:
     (docs.parent / "current").symlink_to("docs")
     (docs.parent / "one.txt").symlink_to("docs/a.txt")
-    assert found(settings, "current")[0] == Found(docs.parent / "current/a.txt", "current/a.txt", 10)
+    assert found(settings, "current")[0] == Found(docs.parent / "current/a.txt", "current/a.txt", 10, named=False)
     assert found(settings, "one.txt")[0].path == docs.parent / "one.txt"
 
 
@@ -133,6 +134,27 @@ def test_a_name_that_is_not_utf8_can_be_stored_and_printed(docs: Path, settings:
     [odd] = [item for item in found(settings, "docs") if "xff" in item.source]
     assert odd.source == "docs/\\xff.txt"
     assert odd.path.read_text() == "x"
+
+
+def test_a_kind_that_is_not_read_is_skipped_in_a_folder_and_a_failure_where_it_is_named(docs: Path, settings: Settings) -> None:
+    for name in ("logo.png", "old.DOC", "backup.tar.gz", "notes.txt.gz", "README"):
+        (docs / name).write_bytes(b"x")
+    items = list(discover(["docs"], settings=settings))
+    skips = [item for item in items if isinstance(item, Skipped)]
+    assert [(item.source, item.code) for item in skips] == [
+        ("docs/backup.tar.gz", "file_skipped"), ("docs/logo.png", "file_skipped"), ("docs/old.DOC", "file_skipped")]
+    assert "'.png'" in skips[1].message
+    assert skips[1].hint
+    assert [item.source for item in items if isinstance(item, Found)] == [
+        "docs/README", "docs/a.txt", "docs/b.md", "docs/notes.txt.gz", "docs/sub/c.txt"]
+    assert found(settings, docs / "logo.png") == [Found(docs / "logo.png", str(docs / "logo.png"), 1, named=True)]
+
+
+def test_a_pattern_that_ends_in_an_extension_names_it(docs: Path, settings: Settings) -> None:
+    (docs / "logo.png").write_bytes(b"x")
+    assert found(settings, "docs/*.png") == [Found(docs / "logo.png", "docs/logo.png", 1, named=True)]
+    assert [item.source for item in failures(settings, "docs/*")] == ["docs/logo.png"]
+    assert isinstance(failures(settings, "docs/*.*")[0], Skipped)
 
 
 def test_depth_is_no_limit(docs: Path, settings: Settings) -> None:

@@ -22,11 +22,17 @@ def failures(*lines: str | bytes) -> list[FileFailure]:
 
 
 def test_a_record_is_a_document_with_its_other_scalars_as_metadata() -> None:
-    record = '{"id": "x1", "title": " A  title", "text": "Two years.", "year": 2020, "ok": true, "tags": ["a"], "note": null}'
+    record = '{"id": "x1", "title": " A  title", "text": "Two years.", "year": 2020, "ok": true, "note": null}'
     [made] = documents(record)
     assert (made.id, made.title, made.text, made.source, made.uri) == ("x1", "A title", "Two years.", "stdin#x1", "stdin#x1")
     assert made.metadata == {"year": 2020, "ok": True, "note": None}
     assert made.text[slice(*made.blocks[0].span)] == "Two years."
+
+
+def test_a_list_of_scalars_is_a_tuple_in_the_metadata_and_what_is_nested_deeper_is_left_out() -> None:
+    [made] = documents('{"text": "One.", "tags": ["a", "b\\ud800"], "mixed": [1, 2.5, true, null], "none": [], "deep": [["x"]], '
+                       '"rows": [{"a": 1}], "object": {"a": 1}}')
+    assert made.metadata == {"tags": ("a", "b\ufffd"), "mixed": (1, 2.5, True, None), "none": ()}
 
 
 def test_without_id_the_content_names_the_record() -> None:

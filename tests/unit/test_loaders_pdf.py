@@ -108,7 +108,8 @@ def test_a_scan_is_refused_with_the_reason(tmp_path: Path, settings: Settings) -
 
 
 def test_pages_without_text_are_counted(tmp_path: Path, settings: Settings) -> None:
-    assert document(tmp_path, pdf(prose(700), []), settings).metadata == {"pages": 2, "pages_without_text": 1}
+    made = document(tmp_path, pdf(prose(700), []), settings)
+    assert made.metadata == {"pages": 2, "pages_without_text": 1, "created": "2000-01-01"}
 
 
 def test_a_password_is_told_and_an_owner_password_does_not_matter(tmp_path: Path, settings: Settings) -> None:
