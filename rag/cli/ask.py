@@ -10,6 +10,7 @@ import typer
 
 from rag.cli import checks, complete, edge, interrupt, options, progress, session, terminal
 from rag.errors import InputError
+from rag.filters import as_filter
 from rag.settings import choices
 from rag.types import Answer
 
@@ -19,6 +20,7 @@ EXAMPLES = options.examples(
     'thriftrag ask "Who signs?" -c handbook --trace                # what was considered, kept, dropped and why',
     'thriftrag ask "Summarise the refund rules" --stream           # words as they come',
     'thriftrag ask "Who signs?" --max-cost 0.001 --deadline 20     # at most a tenth of a cent and 20 seconds',
+    'thriftrag ask "Who signs?" --where "year >= 2020"             # from documents whose metadata match',
     "thriftrag ask - --json < question.txt                         # for scripts: the answer object of the API",
 )
 
@@ -38,6 +40,9 @@ def ask(
     selector: Annotated[str | None, typer.Option(
         "--selector", metavar="NAME", autocompletion=complete.selectors,
         help=f"How the context is chosen: {', '.join(choices('selector'))}. {options.default('selector')}")] = None,
+    where: Annotated[str | None, typer.Option(
+        "--where", metavar="FILTER",
+        help="Answer only from documents whose fields match, for instance 'year >= 2020 and lang in (en, de)'.")] = None,
     model: Annotated[str | None, typer.Option(
         "--model", metavar="NAME", autocompletion=complete.models,
         help="Reader: a name from `thriftrag models list`, a folder, a GGUF file, or a model at reader_url. "
@@ -58,6 +63,7 @@ def ask(
                          code="usage", field="stream", hint="Leave one of them out.")
     tokens, dollars, seconds = checks.budget(budget), checks.max_cost(max_cost), checks.deadline(deadline)
     chosen = checks.choice(selector, flag="--selector", known=choices("selector"))
+    condition = as_filter(where)
     settings = session.settings(home=home, collection=collection, reader=model, verbose=verbose)
     asked = checks.question(question, limit=settings.max_question_chars)
 
@@ -66,7 +72,7 @@ def ask(
 
         def work(cancelled: Callable[[], bool]) -> Answer:
             with session.open_kb(settings, create=False) as kb:
-                return kb.ask(asked, budget=tokens, max_cost=dollars, deadline=seconds, selector=chosen,
+                return kb.ask(asked, budget=tokens, max_cost=dollars, deadline=seconds, selector=chosen, where=condition,
                               on_token=live.write if live else None, on_step=spinner.on_step,
                               cancelled=lambda: cancelled() or (live is not None and live.lost is not None))
 
