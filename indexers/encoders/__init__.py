@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Protocol
 
@@ -15,6 +16,41 @@ if TYPE_CHECKING:
     from rag.models import ModelCache
 
 Vectors = NDArray[np.float32]
+
+
+@dataclass(frozen=True, slots=True)
+class Padding:
+    """What an encoder computed, in tokens: those of the texts, those that went through the model with padding, and those
+    that would have in batches of 32 in the order of arrival."""
+
+    tokens: int = 0
+    computed: int = 0
+    unsorted: int = 0
+
+    @property
+    def share(self) -> float:
+        """Padding as part of the work done."""
+        return 1 - self.tokens / self.computed if self.computed else 0.0
+
+    @property
+    def share_unsorted(self) -> float:
+        return 1 - self.tokens / self.unsorted if self.unsorted else 0.0
+
+    def __add__(self, other: Padding) -> Padding:
+        return Padding(self.tokens + other.tokens, self.computed + other.computed, self.unsorted + other.unsorted)
+
+    def __sub__(self, other: Padding) -> Padding:
+        return Padding(self.tokens - other.tokens, self.computed - other.computed, self.unsorted - other.unsorted)
+
+
+def padding_of(encoder: object) -> Padding:
+    """All that an encoder has computed so far; nothing where it does not keep count. Wrappers are seen through."""
+    while not isinstance(found := getattr(encoder, "padding", None), Padding):
+        inner = getattr(encoder, "inner", None)
+        if inner is None:
+            return Padding()
+        encoder = inner
+    return found
 
 
 class Encoder(Protocol):
@@ -39,7 +75,7 @@ def open_encoder(name: str, *, cache: ModelCache, precision: str = "auto", threa
     """The encoder that `name` stands for: a registry name, an OpenVINO or sentence-transformers folder, or OWNER/NAME
     on a hub.
 
-    `precision`: auto, bf16 or f32. `threads`: 0 leaves it to the runtime. A folder of a BERT model is converted once, which
+    `precision`: auto, int8, bf16 or f32. `threads`: 0 leaves it to the runtime. A folder of a BERT model is converted once, which
     `on_progress` hears of.
 
     Raises:

@@ -42,6 +42,18 @@ def test_minilm_agrees_with_sentence_transformers(model_cache: ModelCache, preci
     assert np.median(shifted) < 0.6                     # or the threshold would say nothing
 
 
+def test_eight_bits_keep_what_is_near_and_what_is_far(model_cache: ModelCache, minilm: Encoder) -> None:
+    eight = open_encoder("all-minilm-l6-v2", cache=model_cache, precision="int8")
+    assert isinstance(eight, OpenVinoEncoder)
+    assert (eight.precision, eight.name) == ("int8", minilm.name)
+    exact, rounded = minilm.encode(minilm_texts()), eight.encode(minilm_texts())
+    found = cosines(rounded, exact)
+    assert found.min() > 0.97
+    assert found.mean() > 0.994
+    assert np.abs(rounded @ rounded.T - exact @ exact.T).mean() < 0.01
+    assert np.abs(rounded - exact).max() > 1e-3         # or it was not 8 bits that computed
+
+
 def test_minilm_is_what_the_registry_says(minilm: Encoder) -> None:
     assert minilm.name == "all-minilm-l6-v2@53aa5117"
     assert (minilm.dimension, minilm.max_tokens) == (384, 256)

@@ -129,7 +129,7 @@ def test_precision_changes_neither_the_name_nor_much_of_the_vectors(folder: Path
 
 def test_unknown_precision_is_refused() -> None:
     with pytest.raises(ConfigError, match="int4"):
-        precision_of("int4")
+        precision_of("int4", has_ranges=True)
 
 
 def test_the_name_is_the_models_and_its_weights(tmp_path: Path, folder: Path, encoder: OpenVinoEncoder) -> None:
