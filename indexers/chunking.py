@@ -17,6 +17,7 @@ from indexers import division
 from indexers.division import Atom
 from indexers.oversize import Count, Offsets, cut_to_size, halves, windows
 from indexers.sentences import split
+from indexers.store import passage_text
 from rag.types import Block, Chunk, Document, Span
 
 # Title and heading may take this part of the limit each, so that half is always left for the text.
@@ -62,7 +63,7 @@ def chunk(document: Document, *, max_tokens: int, count: Count, offsets: Offsets
 
 def embedding_text(chunk: Chunk) -> str:
     """What the encoder reads: title, heading and text, a line each."""
-    return "\n".join(part for part in (chunk.title, chunk.heading, chunk.text) if part)
+    return passage_text(chunk.title, chunk.heading, chunk.text)
 
 
 def normalised_hash(text: str) -> str:

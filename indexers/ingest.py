@@ -1,51 +1,50 @@
-"""Files to a published snapshot: load, chunk, encode, publish, a batch at a time.
+"""Files to a published snapshot: load, chunk, encode, publish, a batch at a time, each stage ahead of the next.
 
-A batch is published in one transaction, so a crash costs at most the batch in hand, and a rerun resumes: what is published
-and unchanged is recognised by its hash and not encoded again.
+A batch is published in one transaction, so a crash costs at most the batches under way, and a rerun resumes: what is
+published and unchanged is recognised and not read again, and what was encoded but not published comes from the embedding
+cache. Queues between the stages are bounded, so memory does not grow with the work.
 """
 
 from __future__ import annotations
 
+import os
 import time
-from collections.abc import Callable, Iterable, Iterator
-from dataclasses import dataclass, field, replace
-from hashlib import sha256
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import closing
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 
 from indexers import store
-from indexers.chunking import chunk, embedding_text
-from indexers.encoders import Encoder, Vectors
-from indexers.loaders import Found, discover, load, load_jsonl_lines
+from indexers.chunking import embedding_text
+from indexers.embedding_cache import CachedEncoder
+from indexers.encoders import Encoder, Padding, Vectors, padding_of
+from indexers.intake import Batch, Intake
+from indexers.known import Known
+from indexers.loaders import Found, discover, load_jsonl_lines
 from indexers.loaders.discovery import printable
-from indexers.snapshot import Snapshot
+from indexers.parsing import InProcess, Parsing
+from indexers.segments import IndexOptions
+from indexers.stages import Behind, ahead
 from indexers.writer import Indexed, Writer, writing
-from rag.durable import sha256_of
 from rag.errors import SnapshotMismatch
 from rag.settings import Settings
-from rag.types import Chunk, Document, FileFailure, IngestReport, OnProgress, Progress, no_progress
+from rag.types import Document, FileFailure, IngestReport, OnProgress, Progress, no_progress
 
 STDIN = "stdin"
+# Batches that wait between two stages.
+_DEPTH = 2
 
 
-@dataclass(slots=True)
-class _Tally:
-    added: int = 0
-    changed: int = 0
-    unchanged: int = 0
-    chunks: int = 0
-    tokens: int = 0
-    failures: list[FileFailure] = field(default_factory=list)
-    interrupted: bool = False
-
-
-def ingest(folder: Path, sources: Iterable[str | Path], *, encoder: Encoder, settings: Settings,
-           lines: Iterable[str] | None = None, dry_run: bool = False, on_progress: OnProgress = no_progress,
-           cancelled: Callable[[], bool] = lambda: False) -> IngestReport:
+def ingest(folder: Path, sources: Iterable[str | Path], *, encoder: Encoder, settings: Settings, parsing: Parsing | None = None,
+           lines: Iterable[str] | None = None, prune: bool = False, vanished: Sequence[str] = (), dry_run: bool = False,
+           on_progress: OnProgress = no_progress, cancelled: Callable[[], bool] = lambda: False) -> IngestReport:
     """Brings the collection in `folder` up to date with `sources` (and JSONL `lines`). The collection must exist.
 
-    A file that fails is reported in the result and skipped; the rest goes on. A dry run loads and chunks but writes nothing.
+    A file that fails is reported in the result and skipped; the rest goes on. `parsing`: how files become documents, in this
+    process if None. `prune`: documents whose file is gone from a folder among the sources are forgotten; so are those at or
+    below paths in `vanished` in any case. A dry run loads and chunks but writes nothing.
 
     Raises:
         SnapshotMismatch: the collection was written by another encoder.
@@ -53,34 +52,36 @@ def ingest(folder: Path, sources: Iterable[str | Path], *, encoder: Encoder, set
         StorageError: the disk refused; what was published before stays.
     """
     started = time.monotonic()
-    tally = _Tally()
-    with writing(folder) as writer:
-        run = _Run(writer=writer, encoder=encoder, settings=settings, tally=tally, dry_run=dry_run, on_progress=on_progress,
-                   chunk_tokens=check_encoder(folder, encoder))
-        inputs = list(discover(sources, settings=settings))
-        for done, item in enumerate(inputs):
-            on_progress(Progress("files", done, len(inputs), unit="files", note=item.source))
-            if cancelled():
-                tally.interrupted = True
-                break
-            run.take(item)
-        if lines is not None and not tally.interrupted:
-            run.take_lines(lines, cancelled)
-        on_progress(Progress("files", len(inputs), len(inputs), unit="files"))
-        run.flush(last=True)
-    snapshot = Snapshot(folder)
-    try:
-        return IngestReport(added=tally.added, changed=tally.changed, unchanged=tally.unchanged, chunks=tally.chunks,
-                            tokens=tally.tokens, seconds=time.monotonic() - started, failures=tuple(tally.failures),
-                            snapshot=snapshot.id, dry_run=dry_run, interrupted=tally.interrupted)
-    finally:
-        snapshot.close()
+    named = [str(source) for source in sources]
+    with writing(folder, options=index_options(settings)) as writer, closing(Known(folder)) as known:
+        found = list(discover(named, settings=settings))
+        intake = Intake(known, encoder=encoder, parsing=parsing or InProcess(settings), on_progress=on_progress,
+                        cancelled=cancelled, chunk_tokens=check_encoder(folder, encoder), batch_chunks=settings.batch_chunks)
+        intake.note(item for item in found if isinstance(item, FileFailure))
+        batches = intake.batches([item for item in found if isinstance(item, Found)], _records(lines, cancelled), stdin=STDIN)
+        run = _Run(writer, encoder, intake, on_progress)
+        if dry_run:
+            run.count(batches)
+        else:
+            run.publish(batches)
+        missing = _missing(known, named)
+        forgotten = [*(missing if prune else ()), *_gone(known, vanished)]
+        removed = 0
+        if forgotten and not dry_run and not intake.tally.interrupted:
+            removed = writer.forget_files(forgotten)
+    return _report(folder, run, seconds=time.monotonic() - started, dry_run=dry_run, removed=removed,
+                   gone=0 if prune else len(missing))
 
 
-def rebuild(folder: Path, *, encoder: Encoder, on_progress: OnProgress = no_progress) -> None:
-    """Makes every index again from the stored chunks, with `encoder`, which from then on is the collection's."""
-    with writing(folder) as writer:
-        writer.replace_indexes(_encoded(folder, encoder, on_progress), encoder=encoder.name, dimension=encoder.dimension)
+def rebuild(folder: Path, *, encoder: Encoder, settings: Settings, on_progress: OnProgress = no_progress) -> None:
+    """Makes every index again from the stored chunks, with `encoder`, which from then on is the collection's. A collection of
+    an older format is brought to the newest on the way."""
+    with writing(folder, options=index_options(settings), migrate=True) as writer:
+        writer.rebuild(encoder.encode, encoder=encoder.name, dimension=encoder.dimension, on_progress=on_progress)
+
+
+def index_options(settings: Settings) -> IndexOptions:
+    return IndexOptions(kind=settings.index, lucene=settings.lexical == "lucene")
 
 
 def check_encoder(folder: Path, encoder: Encoder) -> int:
@@ -89,11 +90,8 @@ def check_encoder(folder: Path, encoder: Encoder) -> int:
     Raises:
         SnapshotMismatch: states both encoders and the command that resolves it.
     """
-    db = store.connect(folder)
-    try:
+    with closing(store.connect(folder)) as db:
         facts = store.meta(db)
-    finally:
-        db.close()
     if (facts["encoder"], int(facts["dimension"])) != (encoder.name, encoder.dimension):
         raise SnapshotMismatch(
             f"Collection {folder.name!r} was written by encoder {facts['encoder']} ({facts['dimension']} dimensions), and "
@@ -104,109 +102,84 @@ def check_encoder(folder: Path, encoder: Encoder) -> int:
 
 @dataclass(slots=True)
 class _Run:
-    """One ingestion: the batch in hand and the files that end with it."""
+    """One ingestion: batches from the intake, encoded here, published behind."""
 
     writer: Writer
     encoder: Encoder
-    settings: Settings
-    tally: _Tally
-    dry_run: bool
+    intake: Intake
     on_progress: OnProgress
-    chunk_tokens: int
-    pending: list[tuple[Document, str, list[Chunk]]] = field(default_factory=list)
-    finished: list[tuple[str, str]] = field(default_factory=list)
-    gone: list[str] = field(default_factory=list)
+    added: int = 0
+    changed: int = 0
+    moved: int = 0
+    chunks: int = 0
+    tokens: int = 0
+    padding: Padding = Padding()
+    passages: tuple[int, int] = (0, 0)
 
-    def take(self, item: Found | FileFailure) -> None:
-        if isinstance(item, FileFailure):
-            self.tally.failures.append(item)
-            return
-        uri = printable(item.path)
-        try:
-            digest = sha256_of(item.path)
-        except OSError as error:
-            why = f"{item.source} cannot be read: {error.strerror}."
-            self.tally.failures.append(FileFailure(item.source, "file_unreadable", why, "Check its permissions."))
-            return
-        known = self.writer.documents_of(uri)
-        if known and self.writer.file_hash(uri) == digest:
-            self.tally.unchanged += len(known)
-            return
-        failed = self._take_documents(load(item, settings=self.settings), uri, known)
-        # A file with failures is read again next time, and what it no longer holds stays until it reads cleanly.
-        if not failed:
-            self.finished.append((uri, digest))
-            self.gone.extend(known)
+    def count(self, batches: Iterator[Batch]) -> None:
+        for batch in batches:
+            self._add(batch)
 
-    def take_lines(self, lines: Iterable[str], cancelled: Callable[[], bool]) -> None:
-        self._take_documents(load_jsonl_lines(_until(lines, cancelled), source=STDIN), STDIN, self.writer.documents_of(STDIN))
-        self.tally.interrupted = cancelled()
+    def publish(self, batches: Iterator[Batch]) -> None:
+        padding, passages = padding_of(self.encoder), _passages(self.encoder)
+        with ahead(batches, depth=_DEPTH) as ready, Behind(self._publish, depth=_DEPTH) as leaving:
+            for batch in ready:
+                if self.intake.stopped():
+                    break
+                vectors = self._encode([embedding_text(piece) for _, _, pieces in batch.documents for piece in pieces])
+                self._add(batch)
+                leaving.put((batch, vectors))
+        self.padding = padding_of(self.encoder) - padding
+        encoded, recalled = _passages(self.encoder)
+        self.passages = (encoded - passages[0], recalled - passages[1])
 
-    def flush(self, *, last: bool = False) -> None:
-        """Encodes and publishes the batch in hand. Only in the `last` one is it known how many chunks there are in all."""
-        chunks = [piece for _, _, pieces in self.pending for piece in pieces]
-        if not self.dry_run and (self.pending or self.finished or self.gone):
-            vectors = self._encode(chunks, last=last)
-            ends = np.cumsum([len(pieces) for _, _, pieces in self.pending])
-            batch = [Indexed(document, file, tuple(pieces), vectors[end - len(pieces):end])
-                     for (document, file, pieces), end in zip(self.pending, ends, strict=True)]
-            self.writer.publish(batch, finished=self.finished, gone=self.gone)
-        self.tally.chunks += len(chunks)
-        self.tally.tokens += sum(piece.tokens for piece in chunks)
-        self.pending, self.finished, self.gone = [], [], []
+    def _add(self, batch: Batch) -> None:
+        self.added += batch.added
+        self.changed += batch.changed
+        self.moved += batch.moved
+        self.chunks += batch.chunks
+        self.tokens += sum(piece.tokens for _, _, pieces in batch.documents for piece in pieces)
 
-    def _take_documents(self, documents: Iterator[Document | FileFailure], file: str, known: dict[str, str]) -> bool:
-        """Queues what is new or changed, and takes what is still there out of `known`. Returns whether anything failed."""
-        failed = False
-        seen: set[str] = set()
-        for document in documents:
-            if not isinstance(document, FileFailure) and document.uri in seen:
-                document = FileFailure(document.source, "document_duplicate", f"{document.source} occurs twice; the first is kept.",
-                                       "Give each record its own id.")
-            if isinstance(document, FileFailure):
-                self.tally.failures.append(document)
-                failed = True
-                continue
-            seen.add(document.uri)
-            before = known.pop(document.uri, None)
-            if before == document.content_hash:
-                self.tally.unchanged += 1
-                continue
-            self._queue(document, file, is_new=before is None)
-        return failed
+    def _publish(self, item: tuple[Batch, Vectors]) -> None:
+        batch, vectors = item
+        ends = np.cumsum([len(pieces) for _, _, pieces in batch.documents])
+        indexed = [Indexed(document, file, tuple(pieces), vectors[end - len(pieces):end])
+                   for (document, file, pieces), end in zip(batch.documents, ends, strict=True)]
+        self.writer.publish(indexed, finished=batch.finished, gone=batch.gone)
+        self.intake.published(batch)
 
-    def _queue(self, document: Document, file: str, *, is_new: bool) -> None:
-        own = self._with_free_id(document)
-        pieces = chunk(own, max_tokens=min(self.chunk_tokens, self.encoder.max_tokens), count=self.encoder.count,
-                       offsets=self.encoder.offsets)
-        if not pieces:
-            self.tally.failures.append(FileFailure(own.source, "file_empty", f"{own.source} holds no text.", "Leave it out."))
-            return
-        self.pending.append((own, file, pieces))
-        if is_new:
-            self.tally.added += 1
-        else:
-            self.tally.changed += 1
-        if sum(len(queued) for _, _, queued in self.pending) >= self.settings.batch_chunks:
-            self.flush()
-
-    def _with_free_id(self, document: Document) -> Document:
-        """Two sources may give records the same id. The first keeps it; the other's is qualified, never overwritten."""
-        taken = {queued.id: queued.uri for queued, _, _ in self.pending}
-        owner = taken.get(document.id) or self.writer.owner(document.id)
-        if owner is None or owner == document.uri:
-            return document
-        return replace(document, id=f"{document.id}@{sha256(document.uri.encode()).hexdigest()[:8]}")
-
-    def _encode(self, chunks: list[Chunk], *, last: bool) -> Vectors:
+    def _encode(self, texts: Sequence[str]) -> Vectors:
         # Equal passages are encoded once: boilerplate repeats, and every pass costs.
-        texts = [embedding_text(piece) for piece in chunks]
         unique = list(dict.fromkeys(texts))
         at = {text: i for i, text in enumerate(unique)}
-        before = self.tally.chunks
-        total = before + len(unique) if last else None
-        vectors = self.encoder.encode(unique, on_batch=lambda done: self.on_progress(Progress("encode", before + done, total)))
+        vectors = self.encoder.encode(
+            unique, on_batch=lambda done: self.on_progress(Progress("encode", self.chunks + done, note=self._saved())))
         return vectors[[at[text] for text in texts]]
+
+    def _saved(self) -> str:
+        """What sorting by length spares the encoder, for the bar."""
+        padding = padding_of(self.encoder)
+        return f"padding {padding.share:.0%}, {padding.share_unsorted:.0%} unsorted" if padding.tokens else ""
+
+
+def _passages(encoder: Encoder) -> tuple[int, int]:
+    """Passages encoded and recalled so far, as far as the encoder counts them."""
+    return (encoder.misses, encoder.hits) if isinstance(encoder, CachedEncoder) else (0, 0)
+
+
+def _missing(known: Known, named: Sequence[str]) -> list[str]:
+    """Files that documents came from, below the folders that are named, that are no longer there. A folder that is gone or
+    empty may be a disk that is not mounted: everything below it counts as still there."""
+    roots = [os.path.abspath(os.path.expanduser(path)) for path in named if path.strip()]
+    return _gone(known, [root for root in roots if os.path.isdir(root) and os.listdir(root)])
+
+
+def _gone(known: Known, paths: Iterable[str]) -> list[str]:
+    return [uri for path in paths for uri in known.files_below(printable(path)) if not os.path.lexists(uri)]
+
+
+def _records(lines: Iterable[str] | None, cancelled: Callable[[], bool]) -> Iterator[Document | FileFailure] | None:
+    return None if lines is None else load_jsonl_lines(_until(lines, cancelled), source=STDIN)
 
 
 def _until(lines: Iterable[str], cancelled: Callable[[], bool]) -> Iterator[str]:
@@ -216,13 +189,13 @@ def _until(lines: Iterable[str], cancelled: Callable[[], bool]) -> Iterator[str]
         yield line
 
 
-def _encoded(folder: Path, encoder: Encoder, on_progress: OnProgress) -> Iterator[tuple[list[Chunk], Vectors]]:
-    snapshot = Snapshot(folder, indexes=False)
-    try:
-        done = 0
-        for chunks in snapshot.all_chunks():
-            yield chunks, encoder.encode([embedding_text(piece) for piece in chunks])
-            done += len(chunks)
-            on_progress(Progress("encode", done, snapshot.size))
-    finally:
-        snapshot.close()
+def _report(folder: Path, run: _Run, *, seconds: float, dry_run: bool, removed: int, gone: int) -> IngestReport:
+    tally = run.intake.tally
+    with closing(store.connect(folder)) as db:
+        facts = store.meta(db)
+    return IngestReport(
+        added=run.added, changed=run.changed, unchanged=tally.unchanged, moved=run.moved, removed=removed, gone=gone,
+        chunks=run.chunks, tokens=run.tokens, encoded=run.passages[0], recalled=run.passages[1],
+        padding=round(run.padding.share, 4), padding_unsorted=round(run.padding.share_unsorted, 4), seconds=seconds,
+        failures=tuple(tally.failures), skipped=tuple(tally.skipped), snapshot=f"{facts['collection']}-{facts['generation']}",
+        dry_run=dry_run, interrupted=tally.interrupted)

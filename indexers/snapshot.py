@@ -10,7 +10,8 @@ import json
 import sqlite3
 import threading
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from contextlib import closing
+from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -18,17 +19,20 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from indexers import lexical, store
-from indexers.dense import DenseIndex
+from indexers import store
 from indexers.encoders import Vectors
-from rag.durable import sha256_of
+from indexers.fields import mask_where
+from indexers.segments import Numbers, Segment, live_of, open_segment
 from rag.errors import DocumentMissing, RagError, SnapshotCorrupt
-from rag.types import Chunk, Document
+from rag.filters import Filter
+from rag.types import Chunk, Document, FieldValue
 
 # What SQLite returns is typed by the schema, which no checker reads.
 Row = tuple[Any, ...]
-_CHUNK = """SELECT c.row, c.id, c.doc_id, c.ordinal, c.text, c.start, c.sentences, c.tokens, c.heading, c.page,
-    c.content_hash, d.title, d.source, d.metadata FROM chunks c JOIN documents d ON d.id = c.doc_id"""
+_CHUNK = """SELECT c.row, c.id, d.id, c.ordinal, c.text, c.start, c.sentences, c.tokens, c.heading, c.page,
+    c.content_hash, d.title, d.source, d.metadata FROM chunks c JOIN documents d ON d.number = c.document"""
+# A writer that merges removes files that a reader is about to open: the newer state is then read instead.
+_ATTEMPTS = 10
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,33 +48,29 @@ class DocumentInfo:
         return {name: getattr(self, name) for name in self.__dataclass_fields__}
 
 
-@dataclass(frozen=True, slots=True)
-class Segment:
-    """Index files of one segment; the chunk at position `i` has row `first_row + i`. `dead`: positions now deleted."""
-
-    name: str
-    folder: Path
-    first_row: int
-    dead: NDArray[np.int64]
-    dense: DenseIndex
-
-
 class Snapshot:
     """Open with `Snapshot(folder)`. Safe to use from several threads. `indexes=False` opens the store alone, which works
-    when index files are broken and is all that rebuilding them needs."""
+    when index files are broken and is all that rebuilding them needs. `reuse`: an older snapshot of the same collection,
+    whose opened segments are shared where they are still part of the state."""
 
-    def __init__(self, folder: Path, *, indexes: bool = True) -> None:
+    def __init__(self, folder: Path, *, indexes: bool = True, reuse: Snapshot | None = None) -> None:
         self.folder = folder
-        self._db = store.connect(folder)
         self._lock = threading.Lock()
-        self._db.execute("BEGIN")
-        self.meta: Mapping[str, str] = store.meta(self._db)  # the first read fixes the state this snapshot sees
-        self.id = f"{self.meta['collection']}-{self.meta['generation']}"
-        try:
-            self.segments = tuple(self._open_segments()) if indexes else ()
-        except RagError:
-            self.close()
-            raise
+        self.segments: tuple[Segment, ...] = ()
+        for attempt in range(1, _ATTEMPTS + 1):
+            self._db = store.connect(folder)
+            self._db.execute("BEGIN")
+            self.meta: Mapping[str, str] = store.meta(self._db)  # the first read fixes the state this snapshot sees
+            self.id = f"{self.meta['collection']}-{self.meta['generation']}"
+            try:
+                if indexes:
+                    self.segments = tuple(self._open_segments({} if reuse is None else {s.name: s for s in reuse.segments}))
+                return
+            except RagError:
+                outdated = not self.is_current()
+                self.close()
+                if not outdated or attempt == _ATTEMPTS:
+                    raise
 
     def close(self) -> None:
         self._db.close()
@@ -87,22 +87,26 @@ class Snapshot:
     def is_current(self) -> bool:
         """Whether nothing was published since; cheap enough to ask before every question."""
         try:
-            db = sqlite3.connect(f"{(self.folder / store.DATABASE).as_uri()}?mode=ro", uri=True)
-        except sqlite3.OperationalError:
+            with closing(sqlite3.connect(f"{(self.folder / store.DATABASE).as_uri()}?mode=ro", uri=True)) as db:
+                row = db.execute("SELECT value FROM meta WHERE key = 'generation'").fetchone()
+        except sqlite3.Error:
             return False
-        try:
-            row = db.execute("SELECT value FROM meta WHERE key = 'generation'").fetchone()
-        finally:
-            db.close()
         return row is not None and str(row[0]) == self.meta["generation"]
+
+    def rows(self) -> Numbers:
+        """Rows of all live chunks, ascending."""
+        return np.concatenate([np.zeros(0, np.int64), *(segment.rows[segment.kept] for segment in self.segments)])
 
     def chunks(self, rows: Sequence[int]) -> list[Chunk]:
         """The chunks of these rows, in the order given."""
-        found: dict[int, Chunk] = {}
-        for start in range(0, len(rows), 500):
-            piece = [int(row) for row in rows[start:start + 500]]
-            for record in self._all(f"{_CHUNK} WHERE c.row IN ({', '.join('?' * len(piece))})", piece):
-                found[record[0]] = _chunk(record)
+        found = {record[0]: _chunk(record) for record in self._of_rows(_CHUNK, rows)}
+        return [found[int(row)] for row in rows]
+
+    def fields(self, rows: Sequence[int]) -> list[dict[str, FieldValue]]:
+        """What filters can ask about the document of each row, in the order given: see `store.fields_of`."""
+        columns = ", ".join(f"d.{column}" for column in store.FIELD_COLUMNS.split(", "))
+        found = {row: store.stored_fields(*record) for row, *record in self._of_rows(
+            f"SELECT c.row, {columns} FROM chunks c JOIN documents d ON d.number = c.document", rows)}
         return [found[int(row)] for row in rows]
 
     def vectors(self, rows: Sequence[int]) -> Vectors:
@@ -110,15 +114,30 @@ class Snapshot:
         wanted = np.asarray(rows, np.int64)
         found = np.zeros((len(wanted), self.dimension), np.float32)
         for segment in self.segments:
-            inside = (wanted >= segment.first_row) & (wanted < segment.first_row + segment.dense.size)
+            at = np.minimum(np.searchsorted(segment.rows, wanted), segment.size - 1)
+            inside = segment.rows[at] == wanted
             if inside.any():
-                found[inside] = segment.dense.vectors_at(wanted[inside] - segment.first_row)
+                found[inside] = segment.dense.vectors_at(at[inside])
         return found
+
+    def allowed(self, where: Filter | None) -> list[NDArray[np.bool_] | None]:
+        """For each segment the positions that live and whose document `where` matches; None where that is all of them."""
+        if where is None:
+            return [segment.live for segment in self.segments]
+        matching = np.zeros(int(self.meta["next_document"]) + 1, bool)
+        with self._lock:
+            found = mask_where(self._db, where)
+        matching[:len(found)] = found
+        masks: list[NDArray[np.bool_] | None] = []
+        for segment in self.segments:
+            mask = matching[segment.documents]
+            masks.append(mask if segment.live is None else mask & segment.live)
+        return masks
 
     def chunks_of(self, document_ids: Sequence[str]) -> list[Chunk]:
         """All chunks of these documents, document by document in the order given."""
         return [_chunk(record) for document_id in document_ids
-                for record in self._all(f"{_CHUNK} WHERE c.doc_id = ? ORDER BY c.ordinal", [document_id])]
+                for record in self._all(f"{_CHUNK} WHERE d.id = ? ORDER BY c.ordinal", [document_id])]
 
     def all_chunks(self, *, batch: int = 512) -> Iterator[list[Chunk]]:
         """Every live chunk in row order."""
@@ -132,8 +151,8 @@ class Snapshot:
 
     def documents(self) -> list[DocumentInfo]:
         """All documents by source, with their live chunks counted."""
-        records = self._all("""SELECT d.id, d.source, d.title, count(c.row), d.tokens, d.added FROM documents d
-            LEFT JOIN chunks c ON c.doc_id = d.id GROUP BY d.id ORDER BY d.source, d.id""")
+        records = self._all("""SELECT d.id, d.source, d.title, (SELECT count(*) FROM chunks WHERE document = d.number), d.tokens,
+            d.added FROM documents d ORDER BY d.source, d.id""")
         return [DocumentInfo(*record) for record in records]
 
     def resolve_all(self, names: Sequence[str]) -> list[str]:
@@ -162,7 +181,7 @@ class Snapshot:
             FROM documents WHERE id = ?""", self.resolve_all([name]))[0]
         id_, source, uri, title, text, content_hash, media_type, language, metadata = record
         return Document(id=id_, source=source, uri=uri, title=title, text=text, content_hash=content_hash, blocks=(),
-                        media_type=media_type, language=language, metadata=json.loads(metadata))
+                        media_type=media_type, language=language, metadata=store.stored_metadata(metadata))
 
     def totals(self) -> tuple[int, int, int]:
         """Documents, live chunks, encoder tokens."""
@@ -173,57 +192,40 @@ class Snapshot:
         return int(self._all("SELECT count(*) FROM segments")[0][0])
 
     def problems(self) -> list[str]:
-        """Everything that is broken, by name; empty when sound."""
+        """Everything that is broken or disagrees, by name; empty when sound. Reads the whole store and every index."""
         found = [f"{store.DATABASE}: {row[0]}" for row in self._all("PRAGMA integrity_check") if row[0] != "ok"]
-        live = {row[0] for row in self._all("SELECT row FROM chunks")}
-        indexed: set[int] = set()
+        found += [f"segment {segment.name}: {problem}" for segment in self.segments for problem in segment.lexical.problems()]
+        live = np.asarray([row for (row,) in self._all("SELECT row FROM chunks ORDER BY row")], np.int64)
+        indexed = self.rows()
+        for rows, what in ((np.setdiff1d(live, indexed), "chunks are in no index"),
+                           (np.setdiff1d(indexed, live), "index entries have no chunk")):
+            if len(rows):
+                found.append(f"{len(rows)} {what}")
+        owners: dict[int, int] = dict(self._all("SELECT row, document FROM chunks"))
         for segment in self.segments:
-            rows = set(range(segment.first_row, segment.first_row + segment.dense.size))
-            indexed |= rows - {segment.first_row + int(at) for at in segment.dead}
-            words = len(lexical.load(segment.folder)[2]) - 1
-            if words != segment.dense.size:
-                found.append(f"segment {segment.name}: {segment.dense.size} vectors but {words} word lists")
-        if live - indexed:
-            found.append(f"{len(live - indexed)} chunks are in no index")
-        if indexed - live:
-            found.append(f"{len(indexed - live)} index entries have no chunk")
-        bad = self._all("""SELECT count(*) FROM chunks c JOIN documents d ON d.id = c.doc_id
-            WHERE substr(d.text, c.start + 1, length(c.text)) != c.text""")[0][0]
-        if bad:
-            found.append(f"{bad} chunks differ from the span of the document they cite")
+            wrong = sum(owners.get(row, number) != number
+                        for row, number in zip(segment.rows.tolist(), segment.documents.tolist(), strict=True))
+            if wrong:
+                found.append(f"segment {segment.name}: {wrong} positions name another document than the store")
+        for query, what in _CHECKS:
+            bad = self._all(query)[0][0]
+            if bad:
+                found.append(f"{bad} {what}")
         return found
 
-    @cached_property
-    def words(self) -> tuple[list[str], NDArray[np.int32], NDArray[np.int64], NDArray[np.int64]]:
-        """Vocabulary, word ids end to end, offsets, and the row of each chunk, over all live chunks."""
-        known: dict[str, int] = {}
-        ids: list[NDArray[np.int32]] = []
-        lengths: list[NDArray[np.int64]] = []
-        rows: list[NDArray[np.int64]] = []
-        for segment in self.segments:
-            vocabulary, flat, offsets = lexical.load(segment.folder)
-            # The extra entry keeps the lookup legal for an empty vocabulary.
-            mapping = np.asarray([known.setdefault(word, len(known)) for word in vocabulary] or [0], np.int32)
-            alive = np.ones(segment.dense.size, bool)
-            alive[segment.dead] = False
-            size = np.diff(offsets)
-            ids.append(mapping[flat[np.repeat(alive, size)]])
-            lengths.append(size[alive])
-            rows.append(segment.first_row + np.flatnonzero(alive))
-        if not ids:
-            return [], np.zeros(0, np.int32), np.zeros(1, np.int64), np.zeros(0, np.int64)
-        return (list(known), np.concatenate(ids), np.concatenate([[0], np.cumsum(np.concatenate(lengths))]),
-                np.concatenate(rows))
-
-    def _open_segments(self) -> Iterator[Segment]:
+    def _open_segments(self, opened: Mapping[str, Segment]) -> Iterator[Segment]:
         dead = np.asarray([row for (row,) in self._all("SELECT row FROM tombstones ORDER BY row")], np.int64)
-        for name, first, files in self._all("SELECT name, first_row, files FROM segments ORDER BY first_row"):
-            folder = self.folder / store.SEGMENTS / name
-            for file, expected in json.loads(files).items():
-                _check(folder / file, expected)
-            index = DenseIndex(folder)
-            inside = dead[(dead >= first) & (dead < first + index.size)]
-            yield Segment(name, folder, first, inside - first, index)
+        for name, files in self._all("SELECT name, files FROM segments ORDER BY first_row"):
+            if name in opened:
+                yield replace(opened[name], live=live_of(opened[name].rows, dead))
+            else:
+                yield open_segment(self.folder / store.SEGMENTS, name, files=json.loads(files), dead=dead)
+
+    def _of_rows(self, query: str, rows: Sequence[int]) -> Iterator[Row]:
+        """`query` has a table c with a row; SQLite bounds the variables of a statement, so long lists come in pieces."""
+        for start in range(0, len(rows), 500):
+            piece = [int(row) for row in rows[start:start + 500]]
+            yield from self._all(f"{query} WHERE c.row IN ({', '.join('?' * len(piece))})", piece)
 
     def _all(self, query: str, values: Sequence[object] = ()) -> list[Row]:
         try:
@@ -234,19 +236,17 @@ class Snapshot:
                                   hint="Run `thriftrag collections verify`.") from error
 
 
-def _check(path: Path, expected: str) -> None:
-    try:
-        found = sha256_of(path)
-    except OSError as error:
-        raise SnapshotCorrupt(f"{path} is missing or unreadable: {error.strerror}.",
-                              hint="Run `thriftrag collections rebuild`: every index can be made again from the store.") from error
-    if found != expected:
-        raise SnapshotCorrupt(f"{path} was changed on disk: sha256 expected {expected}, found {found}.",
-                              hint="Run `thriftrag collections rebuild`: every index can be made again from the store.")
+_CHECKS = (
+    ("""SELECT count(*) FROM chunks c JOIN documents d ON d.number = c.document
+        WHERE substr(d.text, c.start + 1, length(c.text)) != c.text""", "chunks differ from the span of the document they cite"),
+    ("SELECT count(*) FROM chunks WHERE document NOT IN (SELECT number FROM documents)", "chunks belong to no document"),
+    ("SELECT count(*) FROM documents WHERE number NOT IN (SELECT document FROM fields WHERE key = 'id')",
+     "documents cannot be filtered: their fields are missing"),
+)
 
 
 def _chunk(record: Row) -> Chunk:
     (_, id_, doc_id, ordinal, text, start, sentences, tokens, heading, page, content_hash, title, source, metadata) = record
     return Chunk(id=id_, doc_id=doc_id, ordinal=ordinal, text=text, span=(start, start + len(text)),
                  sentences=tuple((begin, end) for begin, end in json.loads(sentences)), tokens=tokens, title=title,
-                 heading=heading, page=page, source=source, content_hash=content_hash, metadata=json.loads(metadata))
+                 heading=heading, page=page, source=source, content_hash=content_hash, metadata=store.stored_metadata(metadata))

@@ -4,13 +4,16 @@ Index files are written aside, synced, renamed to their final name and only then
 them, so a crash at any point leaves the previous state serving. A reader holds one SQLite read transaction and the index
 files it opened: it sees one state until it lets go, whatever is published, deleted or compacted meanwhile.
 
-    COLLECTION/store.sqlite          documents, chunks, segments, tombstones, settings that built them
-    COLLECTION/segments/NAME/        dense.faiss, lexical.npz: immutable
+    COLLECTION/store.sqlite          documents, chunks, fields, segments, tombstones, settings that built them
+    COLLECTION/segments/NAME/        index files of some chunks, immutable: see `indexers.segments`
     COLLECTION/writer.lock           held by the one writer; writer.json says who it is
+
+A chunk keeps its row for life: merging segments moves no row, so a merge writes index files and a few small records only.
 """
 
 from __future__ import annotations
 
+import json
 import os
 import shutil
 import sqlite3
@@ -19,37 +22,40 @@ from contextlib import closing
 from datetime import UTC, datetime
 from pathlib import Path
 
+from indexers import fields
 from indexers.files import explained
 from rag.durable import sync_folder
 from rag.errors import CollectionMissing, SnapshotCorrupt, SnapshotMismatch
-from rag.types import Chunk
+from rag.types import Document, FieldValue
 
-FORMAT = 1
+FORMAT = 2
 DATABASE = "store.sqlite"
 SEGMENTS = "segments"
 
-_SCHEMA = """
-CREATE TABLE meta (key TEXT PRIMARY KEY, value TEXT NOT NULL) WITHOUT ROWID;
-CREATE TABLE files (uri TEXT PRIMARY KEY, content_hash TEXT NOT NULL) WITHOUT ROWID;
+TABLES = """
+CREATE TABLE files (uri TEXT PRIMARY KEY, content_hash TEXT NOT NULL, size INTEGER NOT NULL, modified_ns INTEGER NOT NULL,
+    changed_ns INTEGER NOT NULL, read_ns INTEGER NOT NULL) WITHOUT ROWID;
+CREATE INDEX files_by_content ON files (content_hash);
 CREATE TABLE documents (
-    id TEXT PRIMARY KEY, file TEXT NOT NULL, source TEXT NOT NULL, uri TEXT NOT NULL UNIQUE, title TEXT NOT NULL,
-    media_type TEXT NOT NULL, language TEXT NOT NULL, content_hash TEXT NOT NULL, text TEXT NOT NULL,
-    metadata TEXT NOT NULL, tokens INTEGER NOT NULL, added TEXT NOT NULL) WITHOUT ROWID;
+    number INTEGER PRIMARY KEY, id TEXT NOT NULL UNIQUE, file TEXT NOT NULL, source TEXT NOT NULL, uri TEXT NOT NULL UNIQUE,
+    title TEXT NOT NULL, media_type TEXT NOT NULL, language TEXT NOT NULL, content_hash TEXT NOT NULL, text TEXT NOT NULL,
+    metadata TEXT NOT NULL, tokens INTEGER NOT NULL, added TEXT NOT NULL);
 CREATE INDEX documents_by_file ON documents (file);
 CREATE INDEX documents_by_source ON documents (source);
-CREATE TABLE segments (id INTEGER PRIMARY KEY, name TEXT NOT NULL UNIQUE, first_row INTEGER NOT NULL,
-    files TEXT NOT NULL);
+CREATE TABLE segments (name TEXT PRIMARY KEY, size INTEGER NOT NULL, first_row INTEGER NOT NULL, last_row INTEGER NOT NULL,
+    files TEXT NOT NULL) WITHOUT ROWID;
 CREATE TABLE chunks (
-    row INTEGER PRIMARY KEY, id TEXT NOT NULL UNIQUE, doc_id TEXT NOT NULL, ordinal INTEGER NOT NULL,
+    row INTEGER PRIMARY KEY, id TEXT NOT NULL UNIQUE, document INTEGER NOT NULL, ordinal INTEGER NOT NULL,
     text TEXT NOT NULL, start INTEGER NOT NULL, sentences TEXT NOT NULL, tokens INTEGER NOT NULL, heading TEXT NOT NULL,
     page INTEGER, content_hash TEXT NOT NULL);
-CREATE INDEX chunks_by_document ON chunks (doc_id, ordinal);
+CREATE INDEX chunks_by_document ON chunks (document, ordinal);
 CREATE TABLE tombstones (row INTEGER PRIMARY KEY);
-"""
+""" + fields.SCHEMA
+_META = "CREATE TABLE meta (key TEXT PRIMARY KEY, value TEXT NOT NULL) WITHOUT ROWID;"
 
 
-def connect(folder: Path, *, create: bool = False) -> sqlite3.Connection:
-    """A connection in autocommit mode; transactions are explicit.
+def connect(folder: Path, *, create: bool = False, any_format: bool = False) -> sqlite3.Connection:
+    """A connection in autocommit mode; transactions are explicit. `any_format`: for the migration alone.
 
     Raises:
         CollectionMissing, SnapshotCorrupt, SnapshotMismatch: no store, a broken one, or one of another format.
@@ -62,20 +68,27 @@ def connect(folder: Path, *, create: bool = False) -> sqlite3.Connection:
             db = sqlite3.connect(path, isolation_level=None, check_same_thread=False, timeout=30)
         db.execute("PRAGMA journal_mode=WAL")
         db.execute("PRAGMA synchronous=FULL")
-        if not create:
-            _check_format(db, path)
+        if not create and not any_format:
+            _check_format(db, folder)
     except sqlite3.DatabaseError as error:
         raise SnapshotCorrupt(f"{path} is not a readable store: {error}.", hint="Restore it from a backup, or delete the "
                               "collection and ingest again.") from error
     return db
 
 
-def _check_format(db: sqlite3.Connection, path: Path) -> None:
+def _check_format(db: sqlite3.Connection, folder: Path) -> None:
+    found = format_of(db)
+    if found == FORMAT:
+        return
+    hint = (f"Run `thriftrag collections rebuild {folder.name}`: it brings the collection to the new format."
+            if 0 < found < FORMAT else "It was written by a newer version: update thriftrag.")
+    raise SnapshotMismatch(f"{folder / DATABASE} has format {found}; this version reads format {FORMAT}.", hint=hint)
+
+
+def format_of(db: sqlite3.Connection) -> int:
+    """0 where the store does not say."""
     row = db.execute("SELECT value FROM meta WHERE key = 'format'").fetchone()
-    if row is None or int(row[0]) != FORMAT:
-        found = "none" if row is None else row[0]
-        raise SnapshotMismatch(f"{path} has format {found}; this version reads format {FORMAT}.",
-                               hint="Ingest the documents again into a new collection.")
+    return int(row[0]) if row is not None and str(row[0]).isdigit() else 0
 
 
 def create(folder: Path, *, encoder: str, dimension: int, chunk_tokens: int) -> None:
@@ -88,9 +101,10 @@ def create(folder: Path, *, encoder: str, dimension: int, chunk_tokens: int) -> 
         (aside / SEGMENTS).mkdir(parents=True)
         try:
             with closing(connect(aside, create=True)) as db:
-                db.executescript(_SCHEMA)
+                db.executescript(_META + TABLES)
                 facts = {"format": FORMAT, "collection": uuid.uuid4().hex[:8], "generation": 0, "next_row": 0,
-                         "encoder": encoder, "dimension": dimension, "chunk_tokens": chunk_tokens, "created": now()}
+                         "next_document": 0, "encoder": encoder, "dimension": dimension, "chunk_tokens": chunk_tokens,
+                         "created": now()}
                 db.executemany("INSERT INTO meta VALUES (?, ?)", [(key, str(value)) for key, value in facts.items()])
                 db.execute("PRAGMA wal_checkpoint(TRUNCATE)")
             os.rename(aside, folder)
@@ -111,6 +125,30 @@ def meta(db: sqlite3.Connection) -> dict[str, str]:
     return dict(db.execute("SELECT key, value FROM meta").fetchall())
 
 
-def lexical_text(chunk: Chunk) -> str:
-    """What BM25 indexes of a chunk: everything a person would see above and in it."""
-    return "\n".join(filter(None, (chunk.title, chunk.heading, chunk.text)))
+def passage_text(title: str, heading: str, text: str) -> str:
+    """What the encoder and BM25 read of a chunk: everything a person would see above and in it, a line each."""
+    return "\n".join(part for part in (title, heading, text) if part)
+
+
+def stored_metadata(text: str) -> dict[str, FieldValue]:
+    """Metadata as it was before it was stored: lists are tuples again."""
+    return {key: tuple(value) if isinstance(value, list) else value for key, value in json.loads(text).items()}
+
+
+def fields_of(document: Document, *, added: str) -> dict[str, FieldValue]:
+    """What filters can ask about a document: its own fields by name, the user's under `metadata.`."""
+    own: dict[str, FieldValue] = {"id": document.id, "source": document.source, "title": document.title,
+                                  "language": document.language, "media_type": document.media_type, "added": added}
+    return own | {f"metadata.{key}": value for key, value in document.metadata.items()}
+
+
+# The columns that `stored_fields` takes, in its order.
+FIELD_COLUMNS = "id, source, title, language, media_type, added, metadata"
+
+
+def stored_fields(id_: str, source: str, title: str, language: str, media_type: str, added: str, metadata: str
+                  ) -> dict[str, FieldValue]:
+    """The same of a document in the store."""
+    own: dict[str, FieldValue] = {"id": id_, "source": source, "title": title, "language": language,
+                                  "media_type": media_type, "added": added}
+    return own | {f"metadata.{key}": value for key, value in stored_metadata(metadata).items()}

@@ -4,11 +4,9 @@ from __future__ import annotations
 
 import json
 import os
-import shutil
 import socket
 import sqlite3
-import uuid
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import closing, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,16 +14,18 @@ from typing import Any
 
 import numpy as np
 
-from indexers import dense, lexical
+from indexers import fields, migration, segments
 from indexers.encoders import Vectors
 from indexers.files import explained
-from indexers.store import SEGMENTS, connect, lexical_text, meta, now
-from rag.durable import sha256_of, sync_folder, sync_tree, tree_bytes
+from indexers.merging import Standing, due
+from indexers.segments import DEFAULT, IndexOptions, Numbers, Segment, Written
+from indexers.store import FIELD_COLUMNS, SEGMENTS, connect, fields_of, meta, now, passage_text, stored_fields
+from rag.durable import tree_bytes
 from rag.errors import DocumentMissing, Locked
-from rag.types import Chunk, Document
+from rag.types import Chunk, Document, OnProgress, Progress, no_progress
 
-# More live segments than this are merged into one when the next is published: every search visits each of them.
-MAX_SEGMENTS = 16
+# Chunks encoded and written as one segment when indexes are rebuilt.
+_REBUILT_AT_ONCE = 16_384
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,9 +38,23 @@ class Indexed:
     vectors: Vectors
 
 
+@dataclass(frozen=True, slots=True)
+class FileState:
+    """A file as it was when it was read: content by `content_hash`, and what tells cheaply that it is still the same."""
+
+    uri: str
+    content_hash: str
+    size: int = 0
+    modified_ns: int = 0
+    changed_ns: int = 0
+    read_ns: int = 0            # wall clock before reading
+
+
+
 @contextmanager
-def writing(folder: Path) -> Iterator[Writer]:
-    """The one writer of the collection.
+def writing(folder: Path, *, options: IndexOptions = DEFAULT, migrate: bool = False) -> Iterator[Writer]:
+    """The one writer of the collection. `options`: for the segments it writes. `migrate`: an older format is accepted, for
+    `Writer.rebuild` alone.
 
     Raises:
         Locked: another process writes; the message names it.
@@ -58,8 +72,8 @@ def writing(folder: Path) -> Iterator[Writer]:
     try:
         with explained(holder):
             holder.write_text(json.dumps({"pid": os.getpid(), "host": socket.gethostname(), "since": now()}), encoding="utf-8")
-        with closing(connect(folder)) as db:
-            yield Writer(folder, db)
+        with closing(connect(folder, any_format=migrate)) as db:
+            yield Writer(folder, db, options)
     finally:
         holder.unlink(missing_ok=True)
         lock.release()
@@ -76,44 +90,42 @@ def _describe(holder: Path) -> str:
 class Writer:
     """Publishes and deletes; each call is one transaction, durable when it returns. Use through `writing`."""
 
-    def __init__(self, folder: Path, db: sqlite3.Connection) -> None:
+    def __init__(self, folder: Path, db: sqlite3.Connection, options: IndexOptions) -> None:
         self._folder = folder
+        self._root = folder / SEGMENTS
         self._db = db
-        self._sweep()
+        self._options = options
+        segments.sweep(self._root, named=self._names())
 
-    def file_hash(self, uri: str) -> str | None:
-        """Hash of the file as of its last complete ingestion, None if there was none."""
-        row = self._db.execute("SELECT content_hash FROM files WHERE uri = ?", (uri,)).fetchone()
-        return None if row is None else str(row[0])
-
-    def documents_of(self, file: str) -> dict[str, str]:
-        """Content hash by uri of the documents that came from `file`."""
-        return dict(self._db.execute("SELECT uri, content_hash FROM documents WHERE file = ?", (file,)).fetchall())
-
-    def owner(self, document_id: str) -> str | None:
-        """The uri of the document with this id, None if there is none."""
-        row = self._db.execute("SELECT uri FROM documents WHERE id = ?", (document_id,)).fetchone()
-        return None if row is None else str(row[0])
-
-    def publish(self, batch: Sequence[Indexed], *, finished: Sequence[tuple[str, str]] = (),
-                gone: Sequence[str] = ()) -> None:
-        """Adds or replaces the documents of `batch`, forgets those with a uri in `gone`, and records `finished` files
-        as (uri, hash): all or nothing."""
+    def publish(self, batch: Sequence[Indexed], *, finished: Sequence[FileState] = (), gone: Sequence[str] = ()) -> None:
+        """Adds or replaces the documents of `batch`, forgets those with a uri in `gone`, and records `finished` files:
+        all or nothing."""
+        facts = meta(self._db)
+        row, number = int(facts["next_row"]), int(facts["next_document"])
         chunks = [chunk for item in batch for chunk in item.chunks]
-        first = int(meta(self._db)["next_row"])
-        segment = self._write_segment(chunks, np.concatenate([item.vectors for item in batch])) if chunks else None
+        written = self._write(batch, chunks, row=row, number=number) if chunks else None
         with explained(self._folder), _transaction(self._db):
-            self._forget([item.document.id for item in batch] + self._ids_of(gone))
-            self._db.executemany("INSERT INTO documents VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
-                                 [_document_row(item) for item in batch])
-            self._db.executemany("INSERT INTO chunks VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
-                                 [_chunk_row(first + i, chunk) for i, chunk in enumerate(chunks)])
-            if segment:
-                self._name_segment(segment, first)
-            self._db.executemany("INSERT OR REPLACE INTO files VALUES (?, ?)", finished)
-            self._advance(next_row=first + len(chunks))
-        if self._db.execute("SELECT count(*) FROM segments").fetchone()[0] > MAX_SEGMENTS:
-            self.compact()
+            # One document may be meant by both: a moved record keeps its id.
+            self._forget({*self._numbers("id", [item.document.id for item in batch]), *self._numbers("uri", gone)})
+            self._insert(batch, row=row, number=number)
+            if written:
+                self._name(written)
+            self._db.executemany("INSERT OR REPLACE INTO files VALUES (?, ?, ?, ?, ?, ?)",
+                                 [(f.uri, f.content_hash, f.size, f.modified_ns, f.changed_ns, f.read_ns) for f in finished])
+            if batch or gone:       # readers need not open again because a file was touched
+                self._advance(next_row=row + len(chunks), next_document=number + len(batch))
+        if batch or gone:
+            self._tidy()
+
+    def forget_files(self, uris: Sequence[str]) -> int:
+        """Forgets the documents that came from these files, and the files. Returns how many documents."""
+        with explained(self._folder), _transaction(self._db):
+            numbers = self._numbers("file", uris)
+            self._forget(numbers)
+            self._db.executemany("DELETE FROM files WHERE uri = ?", [(uri,) for uri in uris])
+            self._advance()
+        self._tidy()
+        return len(numbers)
 
     def delete(self, document_ids: Sequence[str]) -> int:
         """Forgets documents in one pass; the files they came from will be read again when next ingested.
@@ -129,116 +141,131 @@ class Writer:
         with explained(self._folder), _transaction(self._db):
             files = {file for (file,) in self._select("SELECT file FROM documents WHERE id IN", list(known))}
             self._db.executemany("DELETE FROM files WHERE uri = ?", [(file,) for file in files])
-            self._forget(list(known))
+            self._forget(self._numbers("id", list(known)))
             self._advance()
+        self._tidy()
         return len(known)
 
     def compact(self) -> int:
         """Merges all segments into one without the deleted chunks. Returns the bytes freed on disk."""
         before = tree_bytes(self._folder)
-        live = self._db.execute("SELECT row, id FROM chunks ORDER BY row").fetchall()
-        name = self._write_merged(np.asarray([row for row, _ in live], np.int64)) if live else None
-        with explained(self._folder), _transaction(self._db):
-            self._swap_segments(name, [chunk_id for _, chunk_id in live])
-        self._sweep()
+        opened = self._opened(self._names())
+        if len(opened) > 1 or any(segment.live is not None for segment in opened):
+            self._merge(opened)
         # Whoever still reads the old state keeps its log alive: then the next compaction shortens it, and nobody waits.
         self._db.execute("PRAGMA busy_timeout=0")
         self._db.execute("PRAGMA wal_checkpoint(TRUNCATE)")
         self._db.execute("PRAGMA busy_timeout=30000")
         return max(0, before - tree_bytes(self._folder))
 
-    def replace_indexes(self, batches: Iterator[tuple[Sequence[Chunk], Vectors]], *, encoder: str, dimension: int) -> None:
-        """Rebuilds every index from the stored chunks, which arrive in row order, and records the encoder that did it."""
-        chunks: list[Chunk] = []
-        vectors: list[Vectors] = []
-        for some, encoded in batches:
-            chunks.extend(some)
-            vectors.append(encoded)
-        name = self._write_segment(chunks, np.concatenate(vectors)) if chunks else None
+    def rebuild(self, encode: Callable[[Sequence[str]], Vectors], *, encoder: str, dimension: int,
+                on_progress: OnProgress = no_progress) -> None:
+        """Makes every index again from the stored chunks and records the encoder that did it. A store of an older format is
+        brought to the newest in the same transaction, so that a crash leaves it whole."""
         with explained(self._folder), _transaction(self._db):
-            self._swap_segments(name, [chunk.id for chunk in chunks])
+            migration.upgrade(self._db)
+            total = int(self._db.execute("SELECT count(*) FROM chunks").fetchone()[0])
+            written = []
+            for done, (rows, documents, texts) in self._passages():
+                on_progress(Progress("encode", done, total))
+                written.append(segments.write(self._root, rows=rows, documents=documents, encoded=encode(texts), texts=texts,
+                                              options=self._options))
+            self._db.execute("DELETE FROM tombstones")
+            self._db.execute("DELETE FROM segments")
+            for segment in written:
+                self._name(segment)
+            self._advance()
             self._db.executemany("UPDATE meta SET value = ? WHERE key = ?",
                                  [(encoder, "encoder"), (str(dimension), "dimension")])
-        self._sweep()
+        on_progress(Progress("encode", total, total))
+        self._tidy()
+        segments.sweep(self._root, named=self._names())
 
-    def _swap_segments(self, name: str | None, chunk_ids: Sequence[str]) -> None:
-        """Puts one segment, which holds all live chunks in this order, in the place of all there are; None for no chunks."""
-        first = int(meta(self._db)["next_row"])
-        # New rows lie above all old ones, so no update meets a row that is still taken.
-        self._db.executemany("UPDATE chunks SET row = ? WHERE id = ?", [(first + i, id_) for i, id_ in enumerate(chunk_ids)])
-        self._db.execute("DELETE FROM tombstones")
-        self._db.execute("DELETE FROM segments")
-        if name:
-            self._name_segment(name, first)
-        self._advance(next_row=first + len(chunk_ids))
+    def _passages(self) -> Iterator[tuple[int, tuple[Numbers, Numbers, list[str]]]]:
+        """Row, document and text of all chunks in row order, a block at a time, and how many came before."""
+        done, last = 0, -1
+        while True:
+            found = self._db.execute("""SELECT c.row, c.document, d.title, c.heading, c.text FROM chunks c
+                JOIN documents d ON d.number = c.document WHERE c.row > ? ORDER BY c.row LIMIT ?""",
+                                     (last, _REBUILT_AT_ONCE)).fetchall()
+            if not found:
+                return
+            rows, documents, *parts = zip(*found, strict=True)
+            yield done, (np.asarray(rows, np.int64), np.asarray(documents, np.int64), list(map(passage_text, *parts)))
+            done, last = done + len(found), rows[-1]
 
-    def _name_segment(self, name: str, first: int) -> None:
+    def _write(self, batch: Sequence[Indexed], chunks: Sequence[Chunk], *, row: int, number: int) -> Written:
+        documents = np.repeat(np.arange(number, number + len(batch)), [len(item.chunks) for item in batch])
+        texts = [passage_text(chunk.title, chunk.heading, chunk.text) for chunk in chunks]
+        return segments.write(self._root, rows=np.arange(row, row + len(chunks)), documents=documents, texts=texts,
+                              encoded=np.concatenate([item.vectors for item in batch]), options=self._options)
+
+    def _insert(self, batch: Sequence[Indexed], *, row: int, number: int) -> None:
+        added = now()
+        for at, item in enumerate(batch, number):
+            self._db.execute("INSERT INTO documents VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
+                             _document_row(at, item, added))
+            self._db.executemany("INSERT INTO fields VALUES (?, ?, ?, ?)",
+                                 [(*made, at) for made in fields.rows_of(fields_of(item.document, added=added))])
+            self._db.executemany("INSERT INTO chunks VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
+                                 [_chunk_row(row + i, at, chunk) for i, chunk in enumerate(item.chunks)])
+            row += len(item.chunks)
+
+    def _tidy(self) -> None:
+        """Merges what the merge policy says is due, until nothing is."""
+        while True:
+            standing = self._db.execute("""SELECT name, size, size - (SELECT count(*) FROM tombstones
+                WHERE row BETWEEN first_row AND last_row) FROM segments ORDER BY first_row""").fetchall()
+            wanted = due([Standing(size, living) for _, size, living in standing])
+            if not wanted:
+                return
+            self._merge(self._opened([standing[i][0] for i in wanted]))
+
+    def _merge(self, parts: Sequence[Segment]) -> None:
+        """Puts one segment in the place of `parts`."""
+        written = segments.merge(self._root, parts, options=self._options) if any(len(p.kept) for p in parts) else None
+        with explained(self._folder), _transaction(self._db):
+            for part in parts:
+                self._db.execute("DELETE FROM segments WHERE name = ?", (part.name,))
+                if part.live is not None:
+                    self._db.executemany("DELETE FROM tombstones WHERE row = ?",
+                                         [(int(row),) for row in part.rows[~part.live]])
+            if written:
+                self._name(written)
+            self._advance()
+        segments.sweep(self._root, named=self._names())
+
+    def _name(self, written: Written) -> None:
         """Makes a written segment part of the published state, with the checksums that readers will hold it to."""
-        files = {path.name: sha256_of(path) for path in sorted((self._folder / SEGMENTS / name).iterdir())}
-        self._db.execute("INSERT INTO segments (name, first_row, files) VALUES (?, ?, ?)", (name, first, json.dumps(files)))
+        self._db.execute("INSERT INTO segments VALUES (?, ?, ?, ?, ?)",
+                         (written.name, written.size, written.first_row, written.last_row, json.dumps(dict(written.files))))
 
-    def _write_segment(self, chunks: Sequence[Chunk], vectors: Vectors) -> str:
-        with self._segment() as (name, folder):
-            dense.write(folder, vectors)
-            lexical.write(folder, [lexical_text(chunk) for chunk in chunks])
-        return name
+    def _names(self) -> list[str]:
+        return [name for (name,) in self._db.execute("SELECT name FROM segments ORDER BY first_row").fetchall()]
 
-    def _write_merged(self, rows: np.ndarray[tuple[int], np.dtype[np.int64]]) -> str:
-        """One segment holding the live `rows`, taken from the segments there are: nothing is encoded again."""
-        vectors: list[Vectors] = []
-        texts: list[list[str]] = []
-        for name, first in self._db.execute("SELECT name, first_row FROM segments ORDER BY first_row").fetchall():
-            folder = self._folder / SEGMENTS / name
-            index = dense.DenseIndex(folder)
-            keep = rows[(rows >= first) & (rows < first + index.size)] - first
-            vectors.append(index.vectors()[keep])
-            vocabulary, ids, offsets = lexical.load(folder)
-            texts.extend([vocabulary[i] for i in ids[offsets[at]:offsets[at + 1]]] for at in keep)
-        known: dict[str, int] = {}
-        flat = [known.setdefault(word, len(known)) for text in texts for word in text]
-        offsets = np.cumsum([0, *map(len, texts)])
-        with self._segment() as (name, folder):
-            dense.write(folder, np.concatenate(vectors))
-            lexical.save(folder / lexical.FILE, known, ids=np.asarray(flat, np.int32), offsets=offsets)
-        return name
+    def _opened(self, names: Sequence[str]) -> list[Segment]:
+        """Their files are held to their checksums first: a merge must not pass damage on."""
+        dead = np.asarray([row for (row,) in self._db.execute("SELECT row FROM tombstones ORDER BY row")], np.int64)
+        files = dict(self._db.execute("SELECT name, files FROM segments").fetchall())
+        return [segments.open_segment(self._root, name, files=json.loads(files[name]), dead=dead) for name in names]
 
-    @contextmanager
-    def _segment(self) -> Iterator[tuple[str, Path]]:
-        """A folder to fill, synced and renamed to its final name on success, removed on any failure."""
-        name = uuid.uuid4().hex[:12]
-        root = self._folder / SEGMENTS
-        aside = root / f".{name}"
-        with explained(root):
-            aside.mkdir()
-            try:
-                yield name, aside
-                sync_tree(aside)
-                os.rename(aside, root / name)
-                sync_folder(root)
-            except BaseException:
-                shutil.rmtree(aside, ignore_errors=True)
-                raise
-
-    def _sweep(self) -> None:
-        """Removes segment folders that no published state names: what a crash or a merge left behind."""
-        named = {name for (name,) in self._db.execute("SELECT name FROM segments")}
-        for path in (self._folder / SEGMENTS).iterdir():
-            if path.name not in named:
-                shutil.rmtree(path, ignore_errors=True)
-
-    def _advance(self, *, next_row: int | None = None) -> None:
+    def _advance(self, **counters: int) -> None:
         self._db.execute("UPDATE meta SET value = value + 1 WHERE key = 'generation'")
-        if next_row is not None:
-            self._db.execute("UPDATE meta SET value = ? WHERE key = 'next_row'", (str(next_row),))
+        self._db.executemany("UPDATE meta SET value = ? WHERE key = ?", [(str(n), name) for name, n in counters.items()])
 
-    def _forget(self, ids: Sequence[str]) -> None:
-        rows = self._select("SELECT row FROM chunks WHERE doc_id IN", ids)
-        self._db.executemany("INSERT INTO tombstones VALUES (?)", list(rows))
-        self._db.executemany("DELETE FROM chunks WHERE doc_id = ?", [(document_id,) for document_id in ids])
-        self._db.executemany("DELETE FROM documents WHERE id = ?", [(document_id,) for document_id in ids])
+    def _forget(self, numbers: Iterable[int]) -> None:
+        for number in numbers:
+            record = self._db.execute(f"SELECT {FIELD_COLUMNS} FROM documents WHERE number = ?", (number,)).fetchone()
+            # Found by their values, so that no index by document is needed.
+            self._db.executemany("DELETE FROM fields WHERE key = ? AND kind = ? AND value = ? AND document = ?",
+                                 [(*held, number) for held in fields.rows_of(stored_fields(*record))])
+            self._db.execute("INSERT INTO tombstones SELECT row FROM chunks WHERE document = ?", (number,))
+            self._db.execute("DELETE FROM chunks WHERE document = ?", (number,))
+            self._db.execute("DELETE FROM documents WHERE number = ?", (number,))
 
-    def _ids_of(self, uris: Sequence[str]) -> list[str]:
-        return [document_id for (document_id,) in self._select("SELECT id FROM documents WHERE uri IN", uris)]
+    def _numbers(self, column: str, values: Sequence[str]) -> list[int]:
+        found = self._select(f"SELECT number FROM documents WHERE {column} IN", list(dict.fromkeys(values)))
+        return [number for (number,) in found]
 
     def _existing(self, ids: Sequence[str]) -> dict[str, None]:
         return dict.fromkeys(row[0] for row in self._select("SELECT id FROM documents WHERE id IN", ids))
@@ -262,13 +289,13 @@ def _transaction(db: sqlite3.Connection) -> Iterator[None]:
         raise
 
 
-def _document_row(item: Indexed) -> tuple[object, ...]:
+def _document_row(number: int, item: Indexed, added: str) -> tuple[object, ...]:
     document = item.document
-    return (document.id, item.file, document.source, document.uri, document.title, document.media_type, document.language,
-            document.content_hash, document.text, json.dumps(dict(document.metadata), ensure_ascii=False),
-            sum(chunk.tokens for chunk in item.chunks), now())
+    return (number, document.id, item.file, document.source, document.uri, document.title, document.media_type,
+            document.language, document.content_hash, document.text, json.dumps(dict(document.metadata), ensure_ascii=False),
+            sum(chunk.tokens for chunk in item.chunks), added)
 
 
-def _chunk_row(row: int, chunk: Chunk) -> tuple[object, ...]:
-    return (row, chunk.id, chunk.doc_id, chunk.ordinal, chunk.text, chunk.span[0], json.dumps(chunk.sentences), chunk.tokens,
+def _chunk_row(row: int, document: int, chunk: Chunk) -> tuple[object, ...]:
+    return (row, chunk.id, document, chunk.ordinal, chunk.text, chunk.span[0], json.dumps(chunk.sentences), chunk.tokens,
             chunk.heading, chunk.page, chunk.content_hash)

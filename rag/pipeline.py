@@ -18,6 +18,7 @@ from optimizers.pool import Pool
 from rag import citations, ledger, prompts
 from rag.checks import clean_question
 from rag.errors import DeadlineExceeded, QuestionTooLong
+from rag.filters import Filter
 from rag.llm import Generation, Message, Reader
 from rag.pooling import SentenceVectors, pooled
 from rag.settings import Settings
@@ -55,6 +56,7 @@ class _Run:
     budget: Budget
     hooks: Hooks
     started: float
+    where: Filter | None = None
     steps: list[Step] = field(default_factory=list)
     usage: Usage = field(default_factory=Usage)
     encoder_s: float = 0.0
@@ -93,13 +95,13 @@ class Pipeline:
     vectors: SentenceVectors
     settings: Settings
 
-    def ask(self, question: str, *, budget: Budget, hooks: Hooks = Hooks()) -> Answer:
-        """The answer within `budget`, its citations and its receipt.
+    def ask(self, question: str, *, budget: Budget, hooks: Hooks = Hooks(), where: Filter | None = None) -> Answer:
+        """The answer within `budget` from the documents that `where` allows, its citations and its receipt.
 
         Raises:
             QuestionEmpty, QuestionTooLong, BudgetError, CostExceeded, DeadlineExceeded, UpstreamError.
         """
-        run = self._run(question, budget, hooks)
+        run = self._run(question, budget, hooks, where)
         limit = self._context_limit(run)
         found, naive = self._retrieve(run)
         pool, reason = self._filter(run, found)
@@ -115,13 +117,13 @@ class Pipeline:
         run = self._run(question, budget, hooks)
         return self._answer(run, extracts, self._context_limit(run), naive=None)
 
-    def pool(self, question: str) -> Pool:
+    def pool(self, question: str, *, where: Filter | None = None) -> Pool:
         """What a selector would see for this question: for fitting and inspecting selectors without asking the reader."""
-        run = self._run(question, Budget(1), Hooks())
+        run = self._run(question, Budget(1), Hooks(), where)
         return self._pool(run, self._retrieve(run)[0])
 
-    def _run(self, question: str, budget: Budget, hooks: Hooks) -> _Run:
-        return _Run(clean_question(question, limit=self.settings.max_question_chars), budget, hooks, time.monotonic())
+    def _run(self, question: str, budget: Budget, hooks: Hooks, where: Filter | None = None) -> _Run:
+        return _Run(clean_question(question, limit=self.settings.max_question_chars), budget, hooks, time.monotonic(), where)
 
     def _context_limit(self, run: _Run) -> int:
         """The context budget after the reader's window and the caller's money are taken into account."""
@@ -143,12 +145,14 @@ class Pipeline:
         self._spend(run, encoder_passes=encoded, since=since)
         mode: Mode = self.settings.mode  # type: ignore[assignment]  # checked when the settings were read
         k = self.settings.candidates
-        found = self.searcher.search(run.question, mode=mode, k=max(k, self.settings.naive_k), vector=vector)
+        found = self.searcher.search(run.question, mode=mode, k=max(k, self.settings.naive_k), vector=vector,
+                                     where=run.where)
         ranked = found if mode == "hybrid" else self.searcher.search(
-            run.question, mode="hybrid", k=self.settings.naive_k, vector=vector)
+            run.question, mode="hybrid", k=self.settings.naive_k, vector=vector, where=run.where)
         naive = render([whole(hit.chunk) for hit in ranked[:self.settings.naive_k]], counter=self.reader.tokenizer)
         naive_tokens = self.reader.prompt_tokens(prompts.build(run.question, naive.text))
-        run.step("retrieve", since, mode=mode, candidates=len(found[:k]), naive_tokens=naive_tokens)
+        filtered = {} if run.where is None else {"where": str(run.where)}
+        run.step("retrieve", since, mode=mode, **filtered, candidates=len(found[:k]), naive_tokens=naive_tokens)
         return found[:k], naive_tokens
 
     def _filter(self, run: _Run, found: Sequence[ScoredChunk]) -> tuple[Pool, str | None]:
@@ -157,6 +161,8 @@ class Pipeline:
         pool = self._pool(run, found)
         best = max((max(candidate.sentence_relevance) for candidate in pool.candidates), default=0.0)
         run.step("filter", since, best_relevance=round(best, 4), threshold=self.settings.abstain_below)
+        if not found and run.where is not None:
+            return pool, f"no_index_content: no document that could be searched matches {run.where}"
         if not found:
             return pool, "no_index_content: the collection holds nothing that could be searched"
         if best < self.settings.abstain_below:

@@ -20,13 +20,17 @@ from typing import Any, get_type_hints
 from rag.errors import ConfigError
 
 PREFIX = "THRIFTRAG_"
-# Read elsewhere for other purposes than a setting: the file's own place.
-_NOT_SETTINGS = {"CONFIG"}
+# Read elsewhere for other purposes than a setting: the file's own place, and a server that tests may use.
+_NOT_SETTINGS = {"CONFIG", "TEST_QDRANT_URL"}
 _CHOICES: dict[str, tuple[str, ...]] = {
     "selector": ("topk", "sentences", "greedy"),
     "mode": ("hybrid", "dense", "bm25"),
     "model_source": ("auto", "hub", "mirror"),
-    "precision": ("auto", "bf16", "f32"),
+    "precision": ("auto", "int8", "bf16", "f32"),
+    "index": ("auto", "flat", "hnsw", "ivf", "ivfpq"),
+    "lexical": ("auto", "native", "rank-bm25", "lucene"),
+    "backend": ("local", "qdrant"),
+    "qdrant_quantization": ("none", "scalar", "binary"),
 }
 
 
@@ -49,7 +53,7 @@ class Settings:
 
     embedder: str = _setting("all-minilm-l6-v2", "registry name, OpenVINO or sentence-transformers folder", answers=True)
     threads: int = _setting(0, "CPU threads for the encoder; 0 takes all", low=0, high=4096)
-    precision: str = _setting("auto", "encoder arithmetic: auto (bf16 where the processor has it), bf16, f32")
+    precision: str = _setting("auto", "encoder arithmetic: auto (the fastest that the processor has), int8, bf16 or f32")
     reader: str = _setting("qwen2.5-coder-1.5b-instruct",
                            "registry name, OpenVINO folder, GGUF file, or the model's name at reader_url", answers=True)
     reader_url: str = _setting("", "base URL of an OpenAI-compatible server; empty runs the reader embedded", answers=True)
@@ -63,7 +67,27 @@ class Settings:
                                  low=32, high=8192)
     max_file_mb: int = _setting(100, "larger files are refused", low=1, high=100_000)
     max_pages: int = _setting(5000, "PDFs with more pages are refused", low=1, high=1_000_000)
+    max_file_s: float = _setting(120.0, "a file that takes longer to parse, in seconds, is left out", low=0.1, high=86_400)
+    max_expansion: int = _setting(200, "archives that unpack to more than this many times their size are refused",
+                                  low=2, high=100_000)
+    workers: int = _setting(2, "processes that parse files; 0 parses in this one, without limits on time and memory",
+                            low=0, high=256)
+    worker_memory_mb: int = _setting(4096, "memory that one parsing process may take, in MB", low=256, high=1_000_000)
+    embedding_cache_mb: int = _setting(4096, "disk for vectors of texts encoded before, in MB; 0 keeps none",
+                                       low=0, high=10_000_000)
     batch_chunks: int = _setting(512, "chunks encoded and published at a time: what a crash can cost", low=1, high=100_000)
+
+    index: str = _setting("auto", "dense index of new segments: auto (by size), flat, hnsw, ivf or ivfpq")
+    lexical: str = _setting("auto", "BM25 engine: auto (rank-bm25 while small, then native), native, rank-bm25 or lucene")
+    backend: str = _setting("local", "where searches run: local, or qdrant")
+    qdrant_url: str = _setting("", "URL of a Qdrant server or cluster; empty keeps an embedded shard in the collection")
+    qdrant_api_key: str = _setting("", "key for qdrant_url", secret=True)
+    qdrant_timeout_s: int = _setting(30, "a Qdrant server that takes longer to answer, in seconds, is given up", low=1, high=3600)
+    qdrant_quantization: str = _setting("none", "vectors that new Qdrant mirrors keep in memory: none (as stored), scalar (a byte "
+                                        "a number) or binary (a bit); the stored ones decide the order")
+    qdrant_shards: int = _setting(0, "shards of new Qdrant mirrors; 0 leaves it to the server", low=0, high=4096)
+    qdrant_replicas: int = _setting(0, "copies of each shard of new Qdrant mirrors; 0 leaves it to the server", low=0, high=64)
+    ray_address: str = _setting("", "Ray cluster that ingests: local, auto or HOST:PORT; empty ingests in this process")
 
     mode: str = _setting("hybrid", "retrieval for ask: hybrid, dense or bm25", answers=True)
     candidates: int = _setting(24, "candidates handed to the selector", low=1, high=5000, answers=True)

@@ -15,7 +15,7 @@ import re
 import shutil
 import tempfile
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import closing, contextmanager
+from contextlib import ExitStack, closing, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from threading import Lock
@@ -23,14 +23,17 @@ from types import TracebackType
 
 from indexers import ingest as ingestion
 from indexers import store
+from indexers.embedding_cache import CachedEncoder, EmbeddingCache
 from indexers.encoders import Encoder, open_encoder
+from indexers.parsing import InProcess, Parsing, Workers
 from indexers.snapshot import DocumentInfo, Snapshot
 from indexers.writer import writing
 from optimizers.pool import Pool
 from rag import settings as configuration
 from rag.checks import checked_budget, checked_selector, clean_question
 from rag.durable import tree_bytes
-from rag.errors import CollectionMissing, InputError, RagError, SnapshotCorrupt
+from rag.errors import CollectionMissing, InputError, Locked, RagError, SnapshotCorrupt
+from rag.filters import Where, as_filter
 from rag.llm import Preloading, Reader
 from rag.llm.open import open_reader
 from rag.models import ModelCache
@@ -41,6 +44,7 @@ from rag.types import Answer, Chunk, Document, Extract, Hit, IngestReport, Mode,
 from retrievers.hybrid import Searcher
 
 COLLECTIONS = "collections"
+EMBEDDINGS = "embeddings.sqlite"
 MODES: tuple[Mode, ...] = ("hybrid", "dense", "bm25")
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
 
@@ -94,48 +98,66 @@ class ThriftRAG:
             kb._require()
         return kb
 
-    def ingest(self, *paths: str | Path, lines: Iterable[str] | None = None, dry_run: bool = False,
-               on_progress: OnProgress = no_progress, cancelled: Callable[[], bool] = lambda: False) -> IngestReport:
-        """Adds files, folders and globs, and JSONL `lines`; what is unchanged costs nothing. See `indexers.ingest`."""
-        encoder = self.encoder
-        with tempfile.TemporaryDirectory() as aside:
+    def ingest(self, *paths: str | Path, lines: Iterable[str] | None = None, prune: bool = False, vanished: Sequence[str] = (),
+               dry_run: bool = False, on_progress: OnProgress = no_progress,
+               cancelled: Callable[[], bool] = lambda: False) -> IngestReport:
+        """Adds files, folders and globs, and JSONL `lines`; what is unchanged costs nothing. `prune` forgets documents whose
+        file is gone from a folder that is named, `vanished` those at or below paths that are gone. See `indexers.ingest`."""
+        with self._plugs(on_progress) as (encoder, parsing), tempfile.TemporaryDirectory() as aside:
             # A dry run of a collection that is not there yet compares with an empty one, and leaves none behind.
             folder = Path(aside) / self.name if dry_run and not self.exists() else self.folder
             store.create(folder, encoder=encoder.name, dimension=encoder.dimension, chunk_tokens=self.settings.chunk_tokens)
-            return ingestion.ingest(folder, paths, encoder=encoder, settings=self.settings, lines=lines, dry_run=dry_run,
-                                    on_progress=on_progress, cancelled=cancelled)
+            report = ingestion.ingest(folder, paths, encoder=encoder, settings=self.settings, parsing=parsing, lines=lines,
+                                      prune=prune, vanished=vanished, dry_run=dry_run, on_progress=on_progress, cancelled=cancelled)
+        if not dry_run:
+            self._mirror(on_progress)
+        return report
+
+    def watch(self, *paths: str | Path, on_report: Callable[[IngestReport], None], on_progress: OnProgress = no_progress,
+              cancelled: Callable[[], bool] = lambda: False) -> None:
+        """Ingests `paths`, then follows them: what is added, changed, moved or deleted there is so here within seconds, until
+        `cancelled`. `on_report` hears of the first ingestion and of each that changed something."""
+        from indexers.watch import changes
+
+        on_report(self.ingest(*paths, prune=True, on_progress=on_progress, cancelled=cancelled))
+        for changed in changes(paths, cancelled=cancelled):
+            report = self.ingest(*changed.touched, vanished=changed.vanished, on_progress=on_progress, cancelled=cancelled)
+            if report.added or report.changed or report.removed or report.failures:
+                on_report(report)
 
     def ask(self, question: str, *, budget: int | None = None, max_cost: float | None = None, deadline: float | None = None,
-            selector: str | None = None, on_token: Callable[[str], None] | None = None,
+            selector: str | None = None, where: Where | None = None, on_token: Callable[[str], None] | None = None,
             on_step: Callable[[Step], None] | None = None, cancelled: Callable[[], bool] | None = None) -> Answer:
-        """The answer within `budget` context tokens, `max_cost` US dollars and `deadline` seconds, with its receipt.
+        """The answer within `budget` context tokens, `max_cost` US dollars and `deadline` seconds, with its receipt. `where`:
+        only from documents that match, as a filter of `rag.filters`, its JSON form, or text like 'year >= 2020'.
 
         Raises:
             InputError, BudgetError, DeadlineExceeded, SnapshotError, UpstreamError: see `rag.errors`.
         """
         ceilings = checked_budget(self.settings, tokens=budget, cost=max_cost, seconds=deadline)
+        condition = as_filter(where)
         pipeline = self._pipeline(selector)
         if isinstance(pipeline.reader, Preloading):
             pipeline.reader.load()
-        return pipeline.ask(question, budget=ceilings, hooks=Hooks(on_token, on_step, cancelled))
+        return pipeline.ask(question, budget=ceilings, hooks=Hooks(on_token, on_step, cancelled), where=condition)
 
     def answer_from(self, question: str, extracts: Sequence[Extract], *, budget: int | None = None) -> Answer:
         """The answer from a given ordered choice of passages; none asks the reader alone."""
         ceilings = checked_budget(self.settings, tokens=budget, cost=None, seconds=None)
         return self._pipeline(None).answer_from(question, extracts, budget=ceilings)
 
-    def pool(self, question: str) -> Pool:
+    def pool(self, question: str, *, where: Where | None = None) -> Pool:
         """The candidates that a selector would see for this question; nothing is asked of the reader."""
-        return self._pipeline(None).pool(question)
+        return self._pipeline(None).pool(question, where=as_filter(where))
 
-    def search(self, query: str, *, mode: str = "hybrid", k: int = 10) -> list[Hit]:
-        """The best `k` chunks, best first; fewer where the collection has fewer."""
+    def search(self, query: str, *, mode: str = "hybrid", k: int = 10, where: Where | None = None) -> list[Hit]:
+        """The best `k` chunks of documents that `where` allows, best first; fewer where there are fewer."""
         if mode not in MODES:
             raise InputError(f"Unknown mode {mode!r}.", hint=f"Use one of {', '.join(MODES)}.", field="mode")
         if k < 1:
             raise InputError(f"k = {k} is not possible.", hint="Use 1 or more.", field="k")
         cleaned = clean_question(query, limit=self.settings.max_question_chars)
-        found = self._current().search(cleaned, mode=mode, k=k)
+        found = self._current().search(cleaned, mode=mode, k=k, where=as_filter(where))
         return [Hit(hit.chunk, hit.score, hit.origins) for hit in found]
 
     def documents(self) -> list[DocumentInfo]:
@@ -160,8 +182,10 @@ class ThriftRAG:
         """
         with self._stored() as snapshot:
             ids = snapshot.resolve_all(documents)
-        with writing(self.folder) as writer:
-            return writer.delete(ids)
+        with writing(self.folder, options=ingestion.index_options(self.settings)) as writer:
+            count = writer.delete(ids)
+        self._mirror(no_progress)
+        return count
 
     def info(self) -> CollectionInfo:
         self._require()
@@ -175,17 +199,25 @@ class ThriftRAG:
         except SnapshotCorrupt as error:
             return [error.message]
         with closing(snapshot):
-            return snapshot.problems()
+            problems = snapshot.problems()
+            if self.settings.backend == "qdrant":
+                from indexers.qdrant import mirror_of
+
+                with closing(mirror_of(snapshot, settings=self.settings)) as mirror:
+                    problems += mirror.problems(snapshot)
+            return problems
 
     def rebuild(self, *, on_progress: OnProgress = no_progress) -> None:
         """Makes every index again from the stored text, with the configured encoder."""
         self._require()
-        ingestion.rebuild(self.folder, encoder=self.encoder, on_progress=on_progress)
+        with self._plugs(on_progress) as (encoder, _):
+            ingestion.rebuild(self.folder, encoder=encoder, settings=self.settings, on_progress=on_progress)
+        self._mirror(on_progress, anew=True)
 
     def compact(self) -> int:
         """Merges the index files and drops what was deleted. Returns the bytes freed."""
         self._require()
-        with writing(self.folder) as writer:
+        with writing(self.folder, options=ingestion.index_options(self.settings)) as writer:
             return writer.compact()
 
     def exists(self) -> bool:
@@ -239,8 +271,47 @@ class ThriftRAG:
         with self._lock:
             if self._searcher is None or not self._searcher.snapshot.is_current():
                 ingestion.check_encoder(self.folder, encoder)
-                self._searcher = Searcher(Snapshot(self.folder), encoder)
+                reuse = None if self._searcher is None else self._searcher.snapshot
+                self._searcher = Searcher(Snapshot(self.folder, reuse=reuse), encoder, settings=self.settings)
             return self._searcher
+
+    @contextmanager
+    def _plugs(self, on_progress: OnProgress) -> Iterator[tuple[Encoder, Parsing]]:
+        """What encodes and what parses: here, or on the Ray cluster that the settings name. Texts that were encoded before,
+        whatever the collection, come from the embedding cache."""
+        encoder: Encoder
+        parsing: Parsing
+        with ExitStack() as stack:
+            if self.settings.ray_address:
+                from indexers.distributed import cluster
+
+                joined = stack.enter_context(cluster(self.settings, on_progress=on_progress))
+                encoder, parsing = joined.encoder, joined.parsing
+            else:
+                encoder = self.encoder
+                parsing = stack.enter_context(Workers(self.settings)) if self.settings.workers else InProcess(self.settings)
+            if self.settings.embedding_cache_mb:
+                cache = EmbeddingCache(self.settings.home / EMBEDDINGS, limit_mb=self.settings.embedding_cache_mb)
+                encoder = CachedEncoder(encoder, stack.enter_context(closing(cache)))
+            yield encoder, parsing
+
+    def _mirror(self, on_progress: OnProgress, *, anew: bool = False) -> None:
+        """Brings the Qdrant mirror, if the settings name one, to what was just published; `anew` makes it from nothing."""
+        if self.settings.backend != "qdrant":
+            return
+        from indexers.qdrant import mirror_of
+
+        try:
+            with closing(Snapshot(self.folder)) as snapshot:
+                if anew:
+                    with closing(mirror_of(snapshot, settings=self.settings)) as damaged:
+                        damaged.drop()
+                with closing(mirror_of(snapshot, settings=self.settings)) as mirror:
+                    mirror.sync(snapshot, on_progress=on_progress)
+        except Locked:
+            if anew:
+                raise
+            # Who holds the embedded shard syncs it itself, when it opens the state that was just published.
 
     @contextmanager
     def _stored(self) -> Iterator[Snapshot]:
@@ -287,6 +358,12 @@ def delete_collection(name: str, *, settings: Settings) -> None:
     kb = ThriftRAG(name, settings=settings)
     kb._require()
     with writing(kb.folder):
+        if settings.qdrant_url:
+            from indexers.qdrant import mirror_of
+
+            # What lies on a server would be found by nobody later.
+            with closing(Snapshot(kb.folder, indexes=False)) as snapshot, closing(mirror_of(snapshot, settings=settings)) as mirror:
+                mirror.drop()
         # Out of sight first, in one step: a crash while removing leaves no half collection.
         aside = kb.folder.with_name(f".{name}.deleted")
         shutil.rmtree(aside, ignore_errors=True)

@@ -14,7 +14,8 @@ from typing import Literal
 
 Span = tuple[int, int]
 Scalar = str | int | float | bool | None
-Metadata = Mapping[str, Scalar]
+FieldValue = Scalar | tuple[Scalar, ...]
+Metadata = Mapping[str, FieldValue]
 Verdict = Literal["answered", "abstained", "degraded"]
 Mode = Literal["dense", "bm25", "hybrid"]
 
@@ -287,6 +288,11 @@ class FileFailure:
 
 
 @dataclass(frozen=True, slots=True)
+class Skipped(FileFailure):
+    """A file that nobody named, met in a folder or an archive, of a kind that is not read: counted, but no failure."""
+
+
+@dataclass(frozen=True, slots=True)
 class IngestReport:
     """What one ingestion did. `unchanged` documents cost no encoding."""
 
@@ -296,7 +302,15 @@ class IngestReport:
     chunks: int = 0
     tokens: int = 0
     seconds: float = 0.0
+    moved: int = 0              # of the added: the same content under a new name
+    removed: int = 0            # documents whose file is gone, forgotten because pruning was asked for
+    gone: int = 0               # documents whose file is gone, kept
+    encoded: int = 0            # passages that went through the encoder
+    recalled: int = 0           # passages whose vector was known from before
+    padding: float = 0.0        # share of the encoder's work that was padding
+    padding_unsorted: float = 0.0   # what that share would have been in batches of 32 in order of arrival
     failures: tuple[FileFailure, ...] = ()
+    skipped: tuple[FileFailure, ...] = ()   # files in folders that are of no known kind
     snapshot: str = ""
     dry_run: bool = False
     interrupted: bool = False
@@ -306,7 +320,8 @@ class IngestReport:
 
     def to_dict(self) -> dict[str, object]:
         row: dict[str, object] = {name: getattr(self, name) for name in self.__dataclass_fields__}
-        return {**row, "failures": [failure.to_dict() for failure in self.failures]}
+        return {**row, "failures": [failure.to_dict() for failure in self.failures],
+                "skipped": [failure.to_dict() for failure in self.skipped]}
 
 
 @dataclass(frozen=True, slots=True)

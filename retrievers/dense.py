@@ -1,24 +1,33 @@
-"""Nearest chunks by cosine over the snapshot's FAISS segments; deleted chunks are excluded inside the search."""
+"""Nearest chunks by cosine over the segments of a snapshot; what may not be returned is left out inside each search."""
 
 from __future__ import annotations
+
+from collections.abc import Sequence
 
 import numpy as np
 from numpy.typing import NDArray
 
 from indexers.encoders import Vectors
-from indexers.snapshot import Snapshot
+from retrievers.segments import Allowed, SegmentView, alive
 
 Ranked = list[tuple[int, float]]
 
 
-def search(snapshot: Snapshot, query: Vectors, *, k: int) -> Ranked:
-    """Rows and cosines of the best `k` live chunks for a unit vector of shape (dimension,); ties by row."""
-    found: Ranked = []
-    for segment in snapshot.segments:
-        scores, positions = segment.dense.search(query[None, :], k, without=segment.dead)
+def search(segments: Sequence[SegmentView], query: Vectors, *, k: int, allowed: Allowed | None = None) -> Ranked:
+    """Rows and cosines of the best `k` for a unit vector of shape (dimension,), best first, ties by row. `allowed`: the
+    positions that may be returned, segment by segment; None for those that live.
+
+    Raises:
+        InputError: the query has another dimension than the segments, a value that is not finite, or `k` is below 1.
+    """
+    rows: list[NDArray[np.int64]] = [np.zeros(0, np.int64)]
+    scores: list[NDArray[np.floating]] = [np.zeros(0)]
+    for segment, mask in zip(segments, alive(segments) if allowed is None else allowed, strict=True):
+        found, positions = segment.dense.search(query[None, :], k, allowed=mask)
         kept = positions[0] >= 0
-        found.extend(zip((segment.first_row + positions[0][kept]).tolist(), scores[0][kept].tolist(), strict=True))
-    return top(found, k=k)
+        rows.append(segment.rows[positions[0][kept]])
+        scores.append(found[0][kept])
+    return best(np.concatenate(scores).astype(np.float64), np.concatenate(rows), k=k)
 
 
 def top(scored: Ranked, *, k: int) -> Ranked:

@@ -63,7 +63,9 @@ def hits(typed: str | None) -> int | None:
 
 
 def workers(typed: str | None) -> int | None:
-    hint = "Use a positive number of threads, or leave it out: the default is all there are."
+    hint = "Use a number of processes, or 0 to parse in this one."
+    if typed is not None and typed.strip() == "0":
+        return 0
     return _whole(typed, flag="--workers", field="workers", error=InputError, hint=hint)
 
 

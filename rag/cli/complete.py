@@ -31,6 +31,12 @@ def modes(incomplete: str) -> list[str]:
     return _names(lambda: list(choices("mode")), incomplete)
 
 
+def benches(incomplete: str) -> list[str]:
+    from eval import bench
+
+    return _names(bench.names, incomplete)
+
+
 def _names(find: Callable[[], list[str]], incomplete: str) -> list[str]:
     try:
         return [name for name in find() if name.startswith(incomplete)]

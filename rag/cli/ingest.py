@@ -5,12 +5,14 @@ from __future__ import annotations
 import glob
 import os
 import sys
-from collections.abc import Callable, Iterator, Sequence
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Annotated
 
 import typer
 
 from rag.cli import checks, edge, interrupt, options, progress, session, terminal
+from rag.cli.words import plural
 from rag.errors import InputError
 from rag.settings import Settings
 from rag.types import IngestReport, OnProgress
@@ -20,6 +22,8 @@ EXAMPLES = options.examples(
     'thriftrag ingest guide.pdf "notes/*.md"     # files and patterns',
     "thriftrag ingest docs/ -c handbook          # into the collection handbook, made if need be",
     "thriftrag ingest docs/ --dry-run            # what would happen; writes nothing",
+    "thriftrag ingest docs/ --prune              # also forget documents whose file is gone from docs/",
+    "thriftrag ingest docs/ --watch              # then follow docs/ until Ctrl-C",
     "cat records.jsonl | thriftrag ingest -      # one JSON object with id, title, text on each line",
 )
 STDIN = "-"
@@ -33,7 +37,13 @@ def ingest(
         "--resume",
         help="Go on where an interrupted run stopped. Always so: what is in and unchanged costs nothing.")] = False,
     workers: Annotated[str | None, typer.Option(
-        "--workers", metavar="N", help="CPU threads that encode. Default: all (setting threads).")] = None,
+        "--workers", metavar="N",
+        help=f"Processes that parse files, each with limits on time and memory; 0 parses in this one. {options.default('workers')}",
+    )] = None,
+    prune: Annotated[bool, typer.Option(
+        "--prune", help="Forget documents whose file is gone from a folder that is named.")] = False,
+    watch: Annotated[bool, typer.Option(
+        "--watch", help="Then follow the files and folders, deletions included, until Ctrl-C.")] = False,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Read and chunk, report, write nothing.")] = False,
     as_json: options.Json = False,
     home: options.Home = None,
@@ -44,13 +54,17 @@ def ingest(
     A file that cannot be read is reported and left out, and the rest goes on; the exit code is then 3, or 1 if nothing
     got in. Stop with Ctrl-C at any time: what was published stays, and the same command goes on from there.
     """
-    threads = checks.workers(workers)
+    parsers = checks.workers(workers)
     sources = _sources(paths)
-    settings = session.settings(home=home, collection=collection, threads=threads, verbose=verbose)
+    settings = session.settings(home=home, collection=collection, workers=parsers, verbose=verbose)
+    if watch:
+        _refuse_with_watch({"--json": as_json, "--dry-run": dry_run, "-": STDIN in paths})
+        _follow(settings, sources)
+        return
     lines = _stdin_lines(settings) if STDIN in paths else None
     with progress.shown() as on_progress:
         ended = interrupt.run(
-            lambda cancelled: _run(settings, sources, lines=lines, dry_run=dry_run, on_progress=on_progress,
+            lambda cancelled: _run(settings, sources, lines=lines, prune=prune, dry_run=dry_run, on_progress=on_progress,
                                    cancelled=cancelled),
             kept="What was published stays; run the same command again to go on.",
             finishing="Stopping after the batch in hand; press Ctrl-C again to leave at once.")
@@ -72,10 +86,46 @@ def exit_code(report: IngestReport, *, stopped: bool) -> int:
     return edge.PARTIAL if report.added + report.changed + report.unchanged else edge.FAILED
 
 
-def _run(settings: Settings, sources: Sequence[str], *, lines: Iterator[str] | None, dry_run: bool,
+def _run(settings: Settings, sources: Sequence[str], *, lines: Iterator[str] | None, prune: bool, dry_run: bool,
          on_progress: OnProgress, cancelled: Callable[[], bool]) -> IngestReport:
     with session.open_kb(settings, create=True) as kb:
-        return kb.ingest(*sources, lines=lines, dry_run=dry_run, on_progress=on_progress, cancelled=cancelled)
+        return kb.ingest(*sources, lines=lines, prune=prune, dry_run=dry_run, on_progress=on_progress, cancelled=cancelled)
+
+
+def _refuse_with_watch(given: Mapping[str, bool]) -> None:
+    wrong = [name for name, is_given in given.items() if is_given]
+    if wrong:
+        raise InputError(f"--watch cannot be combined with {wrong[0]}.", field="watch", hint="Leave out one of the two.")
+
+
+def _follow(settings: Settings, sources: Sequence[str]) -> None:
+    """Ctrl-C is how watching ends, so it is no failure."""
+    first = True
+
+    def tell(report: IngestReport) -> None:
+        nonlocal first
+        if first:
+            _tell(report, settings, sources)
+            print("\nWatching for changes; Ctrl-C ends it.", file=sys.stderr)
+        else:
+            print(_line(report), flush=True)
+            for failure in report.failures:
+                print(terminal.one_line(f"  {failure.message} {failure.hint}"), file=sys.stderr)
+        first = False
+
+    def work(cancelled: Callable[[], bool]) -> None:
+        with session.open_kb(settings, create=True) as kb, progress.shown() as on_progress:
+            kb.watch(*sources, on_report=tell, on_progress=on_progress, cancelled=cancelled)
+
+    interrupt.run(work, kept="What was published stays.", finishing="Stopping; press Ctrl-C again to leave at once.")
+
+
+def _line(report: IngestReport) -> str:
+    """`14:02:11  2 added (1 moved), 1 changed, 3 removed, 1 failed: 12 chunks in 0.4 s`."""
+    moved = f" ({report.moved} moved)" if report.moved else ""
+    counts = {f"added{moved}": report.added, "changed": report.changed, "removed": report.removed, "failed": len(report.failures)}
+    told = ", ".join(f"{count} {what}" for what, count in counts.items() if count)
+    return f"{time.strftime('%H:%M:%S')}  {told}: {plural(report.chunks, 'chunk')} in {report.seconds:.1f} s"
 
 
 def _sources(paths: Sequence[str]) -> list[str]:
@@ -120,6 +170,9 @@ def _tell(report: IngestReport, settings: Settings, paths: Sequence[str]) -> Non
     console.print(tables.report(report, collection=settings.collection))
     if report.interrupted:
         print("\nStopped. What is counted above stays; run the same command again to go on.", file=sys.stderr)
+    elif report.gone:
+        print(f"\n{plural(report.gone, 'file')} of this collection {'is' if report.gone == 1 else 'are'} no longer there; "
+              "--prune forgets their documents.")
     elif not (report.added or report.changed or report.unchanged or report.failures):
         print(f"\nNo documents were found in {terminal.one_line(', '.join(paths))}.")
     elif report.dry_run:

@@ -127,6 +127,16 @@ class ModelCache:
             came_from, received, note = self._pull(entry, source=source, hub_url=hub_url, on_progress=on_progress)
         return Pulled(name, self.root / name, came_from, received, time.monotonic() - start, note)
 
+    def published(self, name: str, folder: Path, *, source: str = "auto", hub_url: str = HUB_URL,
+                  on_progress: OnProgress = no_progress) -> Path:
+        """The model's files as they were published, verified, not converted, in `folder`: for other programs and for training.
+
+        Raises:
+            ModelUnavailable, ModelCorrupt, StorageError: as `pull`.
+        """
+        self._fetch(find(self.registry, name), folder, source=source, hub_url=hub_url, on_progress=on_progress)
+        return folder / "source"
+
     @contextlib.contextmanager
     def locked(self, name: str, *, on_progress: OnProgress) -> Iterator[None]:
         """Holds the model's lock, waiting for whoever has it. The system frees it when a process dies."""
@@ -173,16 +183,17 @@ class ModelCache:
         converted = make_folder(staging) / "converted"
         came_from, received, note = "staging", 0, ""
         if check(converted, sources=entry.sources, deep=True):
-            came_from, received, note = self._fetch(entry, source=source, hub_url=hub_url, on_progress=on_progress)
+            came_from, received, note = self._fetch(entry, staging, source=source, hub_url=hub_url,
+                                                          on_progress=on_progress)
             made_of = staging / "source" / entry.files[0].path if len(entry.files) == 1 else staging / "source"
             self.convert(entry.role, made_of, converted, name=entry.name, sources=entry.sources, on_progress=on_progress)
         self.publish(converted, final, aside=staging / "replaced")
         shutil.rmtree(staging, ignore_errors=True)
         return came_from, received, note
 
-    def _fetch(self, entry: ModelEntry, *, source: str, hub_url: str, on_progress: OnProgress) -> tuple[str, int, str]:
-        """(source used, bytes received, why the hub was passed over)."""
-        staging = self._staging(entry.name)
+    def _fetch(self, entry: ModelEntry, staging: Path, *, source: str, hub_url: str,
+               on_progress: OnProgress) -> tuple[str, int, str]:
+        """(source used, bytes received, why the hub was passed over). The files come to lie in `staging / "source"`."""
         folder, wheels = make_folder(staging / "source"), staging / "wheels"
         held = tree_bytes(folder) + tree_bytes(wheels)
         from_hub = entry.download_bytes + entry.convert_bytes

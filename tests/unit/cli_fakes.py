@@ -12,9 +12,11 @@ from types import SimpleNamespace
 import pytest
 from typer.testing import CliRunner
 
+from eval import bench
 from rag.cli import session
 from rag.cli.root import app
 from rag.errors import CollectionMissing, DocumentMissing, RagError
+from rag.filters import Filter
 from rag.types import (
     Answer,
     Block,
@@ -99,16 +101,23 @@ class FakeKB:
     calls: list[tuple[str, dict[str, object]]] = field(default_factory=list)
     closed: int = 0
 
-    def ingest(self, *paths: str, lines: Iterable[str] | None = None, dry_run: bool = False,
+    def ingest(self, *paths: str, lines: Iterable[str] | None = None, prune: bool = False, dry_run: bool = False,
                on_progress: OnProgress = no_progress, cancelled: Callable[[], bool] = lambda: False) -> IngestReport:
-        self._called("ingest", paths=paths, lines=None if lines is None else list(lines), dry_run=dry_run)
+        self._called("ingest", paths=paths, lines=None if lines is None else list(lines), prune=prune, dry_run=dry_run)
         on_progress(Progress("encode", 1, 2))
         return self.report.with_(dry_run=dry_run)
 
+    def watch(self, *paths: str, on_report: Callable[[IngestReport], None], on_progress: OnProgress = no_progress,
+              cancelled: Callable[[], bool] = lambda: False) -> None:
+        self._called("watch", paths=paths)
+        on_report(self.report)
+        on_report(IngestReport(added=2, moved=1, removed=1, chunks=5, seconds=0.4, failures=(FAILURE,)))
+
     def ask(self, question: str, *, budget: int | None = None, max_cost: float | None = None, deadline: float | None = None,
-            selector: str | None = None, on_token: Callable[[str], None] | None = None,
+            selector: str | None = None, where: Filter | None = None, on_token: Callable[[str], None] | None = None,
             on_step: Callable[[Step], None] | None = None, cancelled: Callable[[], bool] | None = None) -> Answer:
-        self._called("ask", question=question, budget=budget, max_cost=max_cost, deadline=deadline, selector=selector)
+        self._called("ask", question=question, budget=budget, max_cost=max_cost, deadline=deadline, selector=selector,
+                     where=where)
         for step in self.answer.trace:
             if on_step:
                 on_step(step)
@@ -117,8 +126,8 @@ class FakeKB:
                 on_token(token)
         return self.answer
 
-    def search(self, query: str, *, mode: str = "hybrid", k: int = 10) -> list[Hit]:
-        self._called("search", query=query, mode=mode, k=k)
+    def search(self, query: str, *, mode: str = "hybrid", k: int = 10, where: Filter | None = None) -> list[Hit]:
+        self._called("search", query=query, mode=mode, k=k, where=where)
         return self.hits
 
     def documents(self) -> list[Row]:
@@ -231,8 +240,9 @@ class Cli:
         self.models = FakeModels()
         self.collections = {"default": self.kb}
         self.opened: list[tuple[str, bool]] = []
-        self.threads: list[int] = []
+        self.workers: list[int] = []
         self.deleted: list[str] = []
+        self.benches: list[tuple[str, bench.Options]] = []
         self.settings = None
         for name in [name for name in os.environ if name.startswith("THRIFTRAG_")]:
             monkeypatch.delenv(name)
@@ -246,6 +256,7 @@ class Cli:
         monkeypatch.setattr(session, "list_collections", lambda settings: [COLLECTION_ROW] if self.collections else [])
         monkeypatch.setattr(session, "delete_collection", lambda name, chosen: self.deleted.append(name))
         monkeypatch.setattr(session, "model_cache", lambda settings: self.models)
+        monkeypatch.setattr(bench, "load", lambda name: lambda options, *, on_progress: self._measured(name, options))
 
     def run(self, *args: str, stdin: str | bytes | None = None) -> Outcome:
         result = CliRunner().invoke(app, list(args), input=stdin)
@@ -253,10 +264,15 @@ class Cli:
             raise result.exception
         return Outcome(result.exit_code, result.stdout, result.stderr)
 
+    def _measured(self, name: str, options: bench.Options) -> list[bench.Measurement]:
+        self.benches.append((name, options))
+        return [bench.Measurement("ours", 150.0, "passages/s", 512, 5.0, "theirs"),
+                bench.Measurement("theirs", 30.0, "passages/s", 512)]
+
     def _open(self, settings: object, *, create: bool) -> FakeKB:
         self.settings = settings
         self.opened.append((settings.collection, create))
-        self.threads.append(settings.threads)
+        self.workers.append(settings.workers)
         if not create and settings.collection not in self.collections:
             raise CollectionMissing(f"There is no collection {settings.collection!r}.", field="collection",
                                     hint=f"Collections: {', '.join(self.collections)}.")

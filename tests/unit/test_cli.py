@@ -10,7 +10,8 @@ import pytest
 from cli_fakes import ANSWER, COLLECTION_ROW, DOCUMENT_ROW, FAILURE, HIT, Cli
 
 from rag import errors
-from rag.types import IngestReport
+from rag.errors import InputError
+from rag.types import IngestReport, Skipped
 
 
 @pytest.fixture
@@ -34,14 +35,16 @@ def test_ask_prints_answer_citation_and_receipt(cli: Cli) -> None:
 def test_ask_passes_the_ceilings_on(cli: Cli) -> None:
     cli.run("ask", " Who? ", "--budget", "128", "--max-cost", "0.5", "--deadline", "2.5", "--selector", "TopK",
             "--model", "other")
-    assert cli.kb.called("ask") == {"question": "Who?", "budget": 128, "max_cost": 0.5, "deadline": 2.5, "selector": "topk"}
+    assert cli.kb.called("ask") == {
+        "question": "Who?", "budget": 128, "max_cost": 0.5, "deadline": 2.5, "selector": "topk", "where": None}
     assert cli.settings.reader == "other"
     assert cli.kb.closed == 1
 
 
 def test_ask_leaves_ceilings_to_the_settings(cli: Cli) -> None:
     cli.run("ask", "Who?")
-    assert cli.kb.called("ask") == {"question": "Who?", "budget": None, "max_cost": None, "deadline": None, "selector": None}
+    assert cli.kb.called("ask") == {
+        "question": "Who?", "budget": None, "max_cost": None, "deadline": None, "selector": None, "where": None}
 
 
 def test_ask_json_is_the_answer_object(cli: Cli) -> None:
@@ -102,8 +105,8 @@ def test_json_and_stream_exclude_each_other(cli: Cli) -> None:
 def test_ingest_reports_and_says_what_to_do_next(cli: Cli) -> None:
     done = cli.run("ingest", "docs/", "guide.pdf", "-c", "handbook", "--workers", "3")
     assert done.code == 0
-    assert cli.kb.called("ingest") == {"paths": ("docs/", "guide.pdf"), "lines": None, "dry_run": False}
-    assert (cli.opened, cli.threads) == ([("handbook", True)], [3])
+    assert cli.kb.called("ingest") == {"paths": ("docs/", "guide.pdf"), "lines": None, "prune": False, "dry_run": False}
+    assert (cli.opened, cli.workers) == ([("handbook", True)], [3])
     assert "3 documents" in done.out
     assert "412 (61,200 tokens)" in done.out
     assert 'Next: thriftrag ask "What do you want to know?" -c handbook' in done.out
@@ -118,6 +121,43 @@ def test_ingest_dry_run_promises_nothing(cli: Cli) -> None:
     assert cli.kb.called("ingest")["dry_run"] is True
     assert "to be added" in done.out
     assert "Nothing was written." in done.out
+
+
+def test_ingest_prune_is_handed_on_and_the_gone_are_told(cli: Cli) -> None:
+    cli.kb.report = IngestReport(unchanged=3, gone=2)
+    assert "2 files of this collection are no longer there; --prune forgets their documents." in cli.run("ingest", "docs/").out
+    cli.kb.calls.clear()
+    cli.kb.report = IngestReport(unchanged=3, removed=2)
+    done = cli.run("ingest", "docs/", "--prune")
+    assert cli.kb.called("ingest")["prune"] is True
+    assert "removed" in done.out
+
+
+def test_ingest_tells_what_was_saved_and_skipped(cli: Cli) -> None:
+    skipped = (Skipped("a.png", "file_skipped", "a.png: It has the extension '.png'."),)
+    cli.kb.report = IngestReport(added=2, moved=1, chunks=9, encoded=4, recalled=5, padding=0.06, padding_unsorted=0.36,
+                                 skipped=skipped)
+    done = cli.run("ingest", "docs/")
+    assert done.code == 0
+    for told in ("2 documents (1 moved)", "4, 5 known from before; 6% padding instead of 36%", "1 file of no known kind"):
+        assert told in done.out
+
+
+def test_ingest_watch_tells_a_line_for_each_change(cli: Cli) -> None:
+    done = cli.run("ingest", "docs/", "--watch")
+    assert done.code == 0
+    assert cli.kb.called("watch") == {"paths": ("docs/",)}
+    assert "2 added (1 moved), 1 removed, 1 failed: 5 chunks in 0.4 s" in done.out
+    assert "Watching for changes; Ctrl-C ends it." in done.err
+    assert FAILURE.message in done.err
+
+
+@pytest.mark.parametrize("other", [["--json"], ["--dry-run"], ["-"]])
+def test_ingest_watch_excludes_what_makes_no_sense_with_it(cli: Cli, other: list[str]) -> None:
+    done = cli.run("ingest", "docs/", "--watch", *other)
+    assert done.code == 2
+    assert f"cannot be combined with {other[0]}" in done.err + done.out
+    assert cli.kb.calls == []
 
 
 def test_ingest_resume_is_what_happens_anyway(cli: Cli) -> None:
@@ -194,14 +234,14 @@ def test_ingest_refuses_odd_paths(cli: Cli, paths: list[str]) -> None:
 
 def test_search(cli: Cli) -> None:
     done = cli.run("search", " warranty ", "--mode", "bm25", "-k", "3")
-    assert cli.kb.called("search") == {"query": "warranty", "mode": "bm25", "k": 3}
+    assert cli.kb.called("search") == {"query": "warranty", "mode": "bm25", "k": 3, "where": None}
     assert "guide.pdf, page 3" in done.out
     assert "The warranty lasts two years." in done.out
 
 
 def test_search_defaults(cli: Cli) -> None:
     assert cli.run("search", "x", "--json").json == {"query": "x", "hits": [HIT.to_dict()]}
-    assert cli.kb.called("search") == {"query": "x", "mode": "hybrid", "k": 10}
+    assert cli.kb.called("search") == {"query": "x", "mode": "hybrid", "k": 10, "where": None}
 
 
 def test_search_without_hits_is_no_failure(cli: Cli) -> None:
@@ -506,7 +546,9 @@ BAD_VALUES = [
     (["search", "Q", "-k", "-1"], "input_invalid", "k"),
     (["search", "Q", "-k", "ten"], "input_invalid", "k"),
     (["search", "Q", "--mode", "telepathy"], "input_invalid", "mode"),
-    (["ingest", "docs", "--workers", "0"], "input_invalid", "workers"),
+    (["ingest", "docs", "--workers", "-1"], "input_invalid", "workers"),
+    (["bench", "store", "--sizes", "1,x"], "input_invalid", "sizes"),
+    (["bench", "store", "--sizes", "0"], "input_invalid", "sizes"),
     (["ingest", "docs", "-c", "a b"], "input_invalid", "collection"),
     (["collections", "info", "a b"], "input_invalid", "collection"),
     (["collections", "delete", "a b", "--yes"], "input_invalid", "collection"),
@@ -541,3 +583,39 @@ def test_a_question_on_stdin_must_be_utf8_and_bounded(cli: Cli) -> None:
 def test_json_after_two_dashes_is_no_flag(cli: Cli) -> None:
     assert cli.run("ask", "--", "--json").out.startswith("Two years")
     assert cli.kb.called("ask")["question"] == "--json"
+
+
+# --- bench -------------------------------------------------------------------------------------------------------------
+
+
+def test_bench_without_a_name_lists_what_there_is(cli: Cli) -> None:
+    done = cli.run("bench")
+    assert done.code == 0
+    assert "ingest" in done.out
+    assert "From files to a published snapshot" in done.out
+
+
+def test_bench_json_is_the_contract(cli: Cli) -> None:
+    value = cli.run("bench", "store", "--sizes", "2000,100", "--seed", "7", "--json").json
+    assert {"bench", "machine", "results"} <= set(value)
+    assert value["results"][0] == {"name": "ours", "value": 150.0, "unit": "passages/s", "n": 512, "ratio": 5.0,
+                                   "ratio_to": "theirs"}
+    assert value["results"][1]["ratio"] is None
+    [(name, options)] = cli.benches
+    assert (name, options.sizes, options.seed) == ("store", (100, 2000), 7)
+
+
+def test_bench_shows_a_table(cli: Cli) -> None:
+    done = cli.run("bench", "store")
+    assert "5.00" in done.out
+    assert "theirs" in done.out
+
+
+def test_bench_names_are_known() -> None:
+    from eval import bench
+
+    assert {"ingest", "store", "dense", "lexical", "qdrant"} <= set(bench.names())
+    assert all(bench.summary(name) and callable(bench.load(name)) for name in bench.names())
+    with pytest.raises(InputError, match="no bench 'speed'") as caught:
+        bench.load("speed")
+    assert "ingest" in caught.value.hint

@@ -63,7 +63,7 @@ def test_lists() -> None:
 
 def test_settings_table_has_every_setting() -> None:
     rows = load({}, environ={"THRIFTRAG_HOME": "/h", "THRIFTRAG_MODELS": "/m"}).rows()
-    text = shown(tables.settings(rows), width=200)
+    text = shown(tables.settings(rows), width=240)
     assert [line.split()[0] for line in text.splitlines()[3:] if line.strip()] == [row["name"] for row in rows]
 
 

@@ -3,10 +3,17 @@
 from __future__ import annotations
 
 import json
+import os
+import shutil
+import time
 from pathlib import Path
 
+import numpy as np
 import pytest
 
+from indexers import intake
+from indexers.snapshot import Snapshot
+from rag.durable import sha256_of
 from rag.settings import Settings, load
 from rag.thriftrag import ThriftRAG
 from rag.types import Progress
@@ -123,6 +130,105 @@ def test_equal_passages_are_encoded_once(settings: Settings, tmp_path: Path) -> 
     assert len(encoder.encoded) == 1
 
 
+def test_a_passage_encoded_before_is_never_encoded_again(settings: Settings, docs: Path) -> None:
+    encoder = WordEncoder()
+    kb = open_kb(settings, encoder)
+    first = kb.ingest(docs)
+    assert (first.encoded, first.recalled) == (2, 0)
+    other = ThriftRAG.open("other", settings=settings, encoder=encoder, reader=ScriptedReader())
+    second = other.ingest(docs)
+    assert (second.encoded, second.recalled, len(encoder.encoded)) == (0, 2, 2)
+    rows = Snapshot(kb.folder).rows().tolist()
+    assert np.array_equal(Snapshot(kb.folder).vectors(rows), Snapshot(other.folder).vectors(rows))
+
+
+def test_a_moved_file_keeps_its_text_and_costs_no_encoding(settings: Settings, docs: Path) -> None:
+    encoder = WordEncoder()
+    kb = open_kb(settings, encoder)
+    (docs / "records.jsonl").write_text(json.dumps({"id": "r1", "title": "One", "text": "Record one."}), encoding="utf-8")
+    kb.ingest(docs)
+    before = len(encoder.encoded)
+    (docs / "records.jsonl").rename(docs / "sub" / "renamed.jsonl")
+    report = kb.ingest(docs)
+    assert (report.added, report.moved, report.unchanged, report.gone) == (1, 1, 2, 0)
+    assert len(encoder.encoded) == before
+    assert {document.id: document.source for document in kb.documents()}["r1"].endswith("sub/renamed.jsonl#r1")
+    assert len(kb.documents()) == 3
+    assert kb.verify() == []
+
+
+def test_a_copy_is_no_move(settings: Settings, docs: Path) -> None:
+    kb = open_kb(settings)
+    kb.ingest(docs)
+    shutil.copy(docs / "a.txt", docs / "copy.txt")
+    report = kb.ingest(docs)
+    assert (report.added, report.moved, len(kb.documents())) == (1, 0, 3)
+
+
+def test_documents_whose_file_is_gone_are_kept_unless_pruning_is_asked_for(settings: Settings, docs: Path, tmp_path: Path) -> None:
+    kb = open_kb(settings)
+    (tmp_path / "elsewhere.txt").write_text("Elsewhere.", encoding="utf-8")
+    kb.ingest(docs, tmp_path / "elsewhere.txt")
+    (docs / "a.txt").unlink()
+    (tmp_path / "elsewhere.txt").unlink()
+    kept = kb.ingest(docs)
+    assert (kept.gone, kept.removed, len(kb.documents())) == (1, 0, 3)
+    dry = kb.ingest(docs, prune=True, dry_run=True)
+    assert (dry.removed, len(kb.documents())) == (0, 3)
+    pruned = kb.ingest(docs, prune=True)
+    assert (pruned.gone, pruned.removed) == (0, 1)
+    # What lies outside the folder that is named is not looked at.
+    assert sorted(Path(document.source).name for document in kb.documents()) == ["b.md", "elsewhere.txt"]
+
+
+@pytest.mark.parametrize("how", ["gone", "empty"])
+def test_a_folder_that_is_gone_or_empty_may_be_a_disk_that_is_not_mounted(settings: Settings, docs: Path, how: str) -> None:
+    kb = open_kb(settings)
+    kb.ingest(docs)
+    shutil.rmtree(docs)
+    if how == "empty":
+        docs.mkdir()
+    report = kb.ingest(docs, prune=True)
+    assert (report.removed, len(kb.documents())) == (0, 2)
+
+
+def test_a_file_with_the_times_of_the_last_run_is_not_even_opened(settings: Settings, docs: Path,
+                                                                  monkeypatch: pytest.MonkeyPatch) -> None:
+    kb = open_kb(settings)
+    kb.ingest(docs)
+    old = time.time() - 3600
+    for path in (docs / "a.txt", docs / "sub" / "b.md"):
+        os.utime(path, (old, old))
+    hashed: list[str] = []
+
+    def counted(path: Path) -> str:
+        hashed.append(path.name)
+        return sha256_of(path)
+
+    monkeypatch.setattr(intake, "sha256_of", counted)
+    # The inode was changed just now, within the grain of the clock: the hash decides, and the new times are noted.
+    assert kb.ingest(docs).unchanged == 2
+    assert sorted(hashed) == ["a.txt", "b.md"]
+    monkeypatch.setattr(intake, "_RACY_NS", 0)
+    assert kb.ingest(docs).unchanged == 2
+    assert len(hashed) == 2
+    snapshot = kb.info().snapshot
+    (docs / "a.txt").write_text("Aleph is the 1st letter...", encoding="utf-8")     # as many bytes as before
+    os.utime(docs / "a.txt", (old, old))
+    assert kb.ingest(docs).changed == 1
+    assert kb.info().snapshot != snapshot
+
+
+def test_a_clock_set_back_only_costs_a_second_look(settings: Settings, docs: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(intake.time, "time_ns", lambda: 10 ** 18)
+    kb = open_kb(settings)
+    kb.ingest(docs)
+    monkeypatch.setattr(intake.time, "time_ns", lambda: 10 ** 9)
+    (docs / "a.txt").write_text("Alpha was the first letter", encoding="utf-8")
+    report = kb.ingest(docs)
+    assert (report.changed, report.unchanged) == (1, 1)
+
+
 def test_a_dry_run_writes_nothing(settings: Settings, docs: Path) -> None:
     kb = open_kb(settings)
     kb.ingest(docs)
@@ -153,8 +259,11 @@ def test_stopping_keeps_what_was_published_and_a_rerun_resumes(settings: Setting
     watched: list[Progress] = []
     (folder / "new.txt").write_text("One more file speaks.", encoding="utf-8")
     kb.ingest(folder, on_progress=watched.append)
-    assert [(tick.done, tick.total) for tick in watched if tick.stage == "encode"] == [(1, 1)]
-    assert max(tick.done for tick in seen if tick.stage == "files") <= 12
+    assert {tick.done for tick in watched if tick.stage == "encode"} == {1}
+    size = sum(path.stat().st_size for path in folder.iterdir())
+    read = [(tick.done, tick.total) for tick in watched if tick.stage == "read"]
+    assert read[-1] == (size, size)
+    assert [done for done, _ in read] == sorted(done for done, _ in read)
 
 
 def test_ctrl_c_leaves_a_sound_collection(settings: Settings, docs: Path, monkeypatch: pytest.MonkeyPatch) -> None:
