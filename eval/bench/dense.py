@@ -1,11 +1,12 @@
 """Dense indexes of one segment: build time, disk, memory, opening, search time and recall of each kind, with and without masks.
 
-The vectors are made up, because no data set here has a million passages, but made to behave like 384-dimensional MiniLM vectors
-of real ones: each is the sum of a topic, a subject within it, a theme within that, a source within that, a form shared across
-topics, and something of its own, all drawn from one Gaussian whose spectrum decays as that of the real ones does; popularity is
-log-normal. The population of parts is fixed, so that a larger sample is a denser one. On 10,000 and 40,000 vectors the similarity of
-the 1st, 10th, 100th and 1,000th neighbour, the local intrinsic dimension and the recall of HNSW and IVF at equal settings are near
-those of as many real passages, questions included. With dataset folders the real vectors of their passages are measured too.
+The vectors are made up, because few have a million passages at hand, but made to behave like 384-dimensional MiniLM vectors of
+real ones: each is the sum of a topic, a subject within it, a theme within that, a source within that, a form shared across
+topics, and something of its own, all drawn from one Gaussian whose spectrum decays as that of the real ones does; popularity
+is log-normal. The population of parts is fixed, so that a larger sample is a denser one. On 10,000 and 40,000 vectors the
+similarity of the 1st, 10th, 100th and 1,000th neighbour, the local intrinsic dimension and the recall of HNSW and IVF at equal
+settings are near those of as many real passages, questions included. With dataset folders the real vectors of their passages
+are measured too.
 
 One query runs in one thread, as it does in the product; a batch is split over the cores.
 """
@@ -81,7 +82,8 @@ def clustered(folder: Path, size: int, *, questions: int, seed: int) -> tuple[ve
     mixing = mixing.astype(np.float32)
 
     def drawn(count: int, share: float) -> Vectors:
-        return rng.standard_normal((count, DIMENSION), np.float32) @ mixing * np.float32(share**0.5)
+        found: Vectors = rng.standard_normal((count, DIMENSION), np.float32) @ mixing * np.float32(share**0.5)
+        return found
 
     def popular(parts: int, count: int) -> NDArray[np.int64]:
         weights = rng.lognormal(0, _SPREAD, parts)
@@ -95,8 +97,9 @@ def clustered(folder: Path, size: int, *, questions: int, seed: int) -> tuple[ve
     of_part, of_form = popular(len(parts), size + questions), popular(_FORMS, size + questions)
 
     def made(start: int, end: int) -> Vectors:
-        block: Vectors = parts[of_part[start:end]] + forms[of_form[start:end]] + drawn(end - start, own)
-        return block / np.linalg.norm(block, axis=1, keepdims=True)
+        block = parts[of_part[start:end]] + forms[of_form[start:end]] + drawn(end - start, own)
+        unit: Vectors = block / np.linalg.norm(block, axis=1, keepdims=True)
+        return unit
 
     pieces = (made(start, min(start + _BLOCK, size)) for start in range(0, size, _BLOCK))
     folder.mkdir()
@@ -157,7 +160,8 @@ def _measured(kind: str, given: Set, truth: dict[str, NDArray[np.int64]], seed: 
     add("on disk beside the vectors", path.stat().st_size / len(given.stored), "bytes/vector", len(given.stored))
     rows += [dataclasses.replace(row, name=f"{given.name} {kind}: {row.name}") for row in _memory(given)]
     index = DenseIndex(given.folder, given.stored)
-    add("open", float(np.median(_times(lambda _: DenseIndex(given.folder, vectors.read(given.folder)), 1, times=9, warm_up=1))), "ms", 9)
+    opening = _times(lambda _: DenseIndex(given.folder, vectors.read(given.folder)), 1, times=9, warm_up=1)
+    add("open", float(np.median(opening)), "ms", 9)
     searched("", 10)
     searched("", 100)
     for share, mask in given.masks.items():
@@ -231,7 +235,8 @@ def _plot(rows: Sequence[Measurement], path: Path) -> None:
         times = [values[f"{size:,} {kind}: best 10, p50"] for size in sizes]
         axes.plot(sizes, times, marker="o", label=kind)
         for size, ms in zip(sizes, times, strict=True):
-            axes.annotate(f"{values[f'{size:,} {kind}: recall@10']:.3f}", (size, ms), textcoords="offset points", xytext=(4, 4), fontsize=7)
+            recall = values[f"{size:,} {kind}: recall@10"]
+            axes.annotate(f"{recall:.3f}", (size, ms), textcoords="offset points", xytext=(4, 4), fontsize=7)
     axes.set(xscale="log", yscale="log", xlabel="vectors in the segment", ylabel="ms, median of one query",
              title="Best 10 by kind, with recall@10")
     axes.legend()

@@ -230,7 +230,7 @@ class Pool:
         self._members.remove(member)
         self._looked = -LOOK_S
         for other in self._members:
-            if False and other.ready:
+            if other.node.id == member.node.id and other.ready:
                 other.ready = False
                 if not other.queue:
                     other.hello, other.since = other.actor.open.remote(), time.monotonic()

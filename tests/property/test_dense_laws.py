@@ -46,6 +46,7 @@ def _as_if_large() -> object:
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(dense, "_PROBES", 2)
         patch.setattr(dense, "_BREADTH", 16)
+        patch.setattr(dense, "_BREADTH_PER_RESULT", 1)
         patch.setattr(dense, "_EXACT_PER_ROOT", dict.fromkeys(dense.KINDS, 0))
         patch.setattr(dense, "_EXACT_PER_RESULT", 0)
         yield
@@ -120,6 +121,6 @@ def test_flat_finds_the_best(opened: dict[str, DenseIndex], query: Vectors, allo
         found = positions[row, :len(order)]
         assert cosines[found].tolist() == pytest.approx(cosines[order].tolist(), abs=2e-6)
         for position in found.tolist():  # of equal vectors, the first that are allowed
-            equal = np.flatnonzero(mask & (VECTORS == VECTORS[position]).all(axis=1))
+            equal = np.flatnonzero(mask & (VECTORS[position] == VECTORS).all(axis=1))
             before = equal[equal < position]
             assert np.isin(before, found).all()

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import errno
 import json
-from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
@@ -407,7 +406,7 @@ class View:
 
 
 @pytest.fixture
-def segments(tmp_path: Path) -> Iterator[list[View]]:
+def segments(tmp_path: Path) -> list[View]:
     """Three segments; rows leave gaps, and in the second only every other vector lives."""
     parts: list[View] = []
     row = 0
@@ -419,7 +418,7 @@ def segments(tmp_path: Path) -> Iterator[list[View]]:
         rows = row + 2 * np.arange(len(vectors))
         row = int(rows[-1]) + 5
         parts.append(View(DenseIndex(folder, vectors), rows, np.arange(len(vectors)) % 2 == 0 if number == 1 else None))
-    yield parts
+    return parts
 
 
 def ranked(segments: list[View], query: Vectors, masks: list[NDArray[np.bool_] | None], k: int) -> list[int]:
