@@ -99,8 +99,7 @@ def connect(settings: Settings, *, on_progress: OnProgress = no_progress, answer
             _start(ray, stack, cpus=settings.threads or available_cpus())
         else:
             _try(address, limit_s=answer_s)
-            with _keeping_sigterm():
-                ray.init(address=address, log_to_driver=False, logging_level="error")
+            _init(ray, address)
             stack.callback(ray.shutdown)
         found = Connection(address, started=address == "local", on_progress=on_progress)
         found.tell("connected")
@@ -167,15 +166,22 @@ def _start(ray: Any, stack: ExitStack, *, cpus: int) -> None:
     # Sockets live in there, and their paths must be short.
     folder = Path(tempfile.mkdtemp(prefix="thriftrag-ray-", dir="/tmp" if os.path.isdir("/tmp") else None))
     stack.callback(shutil.rmtree, folder, ignore_errors=True)
-    with _keeping_sigterm():
-        ray.init(address="local", num_cpus=cpus, object_store_memory=LOCAL_STORE_BYTES, include_dashboard=False,
-                 log_to_driver=False, logging_level="error", _temp_dir=str(folder))
+    _init(ray, "local", num_cpus=cpus, object_store_memory=LOCAL_STORE_BYTES, include_dashboard=False, _temp_dir=str(folder))
     stack.callback(ray.shutdown)
     [address] = {row["NodeManagerAddress"] for row in ray.nodes()}
     if not ip_address(address).is_loopback:
         raise ClusterUnavailable(
             f"Ray would listen on {address}, where others can reach it, because it was imported before this could be settled.",
             hint="Import thriftrag's cluster before ray, or start a cluster of your own and set ray_address to auto.")
+
+
+def _init(ray: Any, address: str, **options: object) -> None:
+    try:
+        with _keeping_sigterm():
+            ray.init(address=address, log_to_driver=False, logging_level="error", **options)
+    except (OSError, RuntimeError, ValueError) as error:
+        raise ClusterUnavailable(f"Ray at {address!r} cannot be used: {brief(error)}.", field="ray_address",
+                                 hint="See what it logged; `ray status` tells how a cluster is.") from error
 
 
 def _try(address: str, *, limit_s: float) -> None:

@@ -70,7 +70,8 @@ def test_a_node_killed_while_it_encodes_costs_nothing_and_a_new_one_is_put_to_wo
 
         ticks.clear()
         assert np.array_equal(encoder.encode(TEXTS, on_batch=kill), WordEncoder().encode(TEXTS))
-        assert any("is lost; its work is done again" in tick.note for tick in ticks)
+        while not any("is lost; its work is done again" in tick.note for tick in ticks):
+            assert same_as_here(encoder, TEXTS)         # its processes may outlive it by a moment
         assert same_as_here(encoder, TEXTS)             # the rest of the cluster goes on
         nodes.whole()
         while len(encoder.shares) < 3:

@@ -105,10 +105,8 @@ def test_a_node_killed_midway_changes_nothing(nodes: TwoNodes, there: Connection
     watched = dataclasses.replace(there, on_progress=lambda tick: watch(tick))
     nodes.whole()
     lost: list[str] = []
-    told: list[str] = []
 
     def watch(tick: Progress) -> None:
-        told.append(tick.note)
         # With the first slice of a batch: both nodes have more of it.
         if tick.stage == "encode" and 0 < tick.done % 40 < 15 and not lost and len(encoder.shares) == len(parsing.shares) == 2:
             lost.append(nodes.kill_second())
@@ -118,7 +116,6 @@ def test_a_node_killed_midway_changes_nothing(nodes: TwoNodes, there: Connection
         report = ingest(new_collection(tmp_path / "cluster", encoder), [docs], encoder=encoder, parsing=parsing, settings=settings,
                         on_progress=watch)
         assert min(encoder.shares[lost[0]], parsing.shares[lost[0]]) > 0    # it did do work
-    assert any("done again" in note for note in told)
     assert capfd.readouterr().out == ""     # stdout is for results, whatever Ray has to say
     here = alone(tmp_path / "here", docs, settings)
     assert (report.added, report.chunks, report.failures) == (120, here.chunks, ())

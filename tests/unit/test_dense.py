@@ -185,6 +185,7 @@ def test_vectors_are_searched_where_they_lie(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("kind", dense.KINDS)
 def test_the_same_seed_writes_the_same_file(tmp_path: Path, kind: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(dense_build, "_LISTS_PER_ROOT", 1)  # few lists, so that some vectors are not in the training sample
     first = dense.write(tmp_path, VECTORS, kind=kind, seed=5).read_bytes()
     if kind != "hnsw":  # a graph depends on the order of insertion, and FAISS reorders each block
         monkeypatch.setattr(dense_build, "_BLOCK", 700)
@@ -358,6 +359,17 @@ def test_a_gpu_trains_and_assigns_and_the_file_stays_the_same(tmp_path: Path, mo
         gpu.moved.clear()
         assert dense.write(tmp_path, VECTORS, kind=kind).read_bytes() == plain[kind]
         assert gpu.moved == (["IndexFlatIP", "IndexFlatIP"] if kind in ("ivf", "ivfpq") else [])
+
+
+def test_a_gpu_takes_the_centroids_only_while_vectors_are_added(monkeypatch: pytest.MonkeyPatch) -> None:
+    gpu = Gpu(monkeypatch)
+    index = dense_build.build("ivf", VECTORS, seed=0)
+    own = int(index.quantizer.this)
+    gpu.moved.clear()
+    with dense_gpu.assigning(index):
+        assert int(index.quantizer.this) != own
+        assert gpu.moved == ["IndexFlatIP"]
+    assert int(index.quantizer.this) == own
 
 
 @pytest.mark.parametrize(("kind", "moved"), [("flat", "IndexScalarQuantizer"), ("ivf", "IndexIVFScalarQuantizer"),
