@@ -87,7 +87,8 @@ class Settings:
                                         "a number) or binary (a bit); the stored ones decide the order")
     qdrant_shards: int = _setting(0, "shards of new Qdrant mirrors; 0 leaves it to the server", low=0, high=4096)
     qdrant_replicas: int = _setting(0, "copies of each shard of new Qdrant mirrors; 0 leaves it to the server", low=0, high=64)
-    ray_address: str = _setting("", "Ray cluster that ingests: local, auto, HOST:PORT or ray://HOST:PORT; empty ingests in this process")
+    ray_address: str = _setting("", "Ray cluster that ingests: local, auto, HOST:PORT or ray://HOST:PORT; "
+                                "empty ingests in this process")
 
     mode: str = _setting("hybrid", "retrieval for ask: hybrid, dense or bm25", answers=True)
     candidates: int = _setting(24, "candidates handed to the selector", low=1, high=5000, answers=True)

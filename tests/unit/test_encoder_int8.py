@@ -55,7 +55,8 @@ def test_each_input_of_linear_layers_is_one_site(folder: Path, fitted: Path) -> 
 
 
 def test_integer_weights_are_within_half_a_step() -> None:
-    matrix = np.random.default_rng(0).standard_normal((5, 7)).astype(np.float32) * np.array([[1], [100], [1e-3], [0], [5]], np.float32)
+    scales = np.array([[1], [100], [1e-3], [0], [5]], np.float32)
+    matrix = np.random.default_rng(0).standard_normal((5, 7)).astype(np.float32) * scales
     integers, scale = integer_weight(matrix)
     assert integers.dtype == np.int8
     assert np.abs(integers).max() == 127
