@@ -21,7 +21,7 @@ quickstart: .venv/.run  ## install, fetch and verify the models, ingest a sample
 	$(ASK) "What is a nickname for pond hockey?"
 	@printf '%s\n' '' 'What to try next (put .venv/bin on your PATH, or write it before the command):' \
 	  '  thriftrag ask "your question" --collection sample --trace     see what was considered, kept and dropped' \
-	  '  thriftrag ingest ~/Documents/handbook                         your own files: txt md html pdf docx csv jsonl' \
+	  '  thriftrag ingest ~/Documents/handbook                         your own files: pdf, office, html, md, mail, code, zip' \
 	  '  thriftrag ask "your question" --budget 128                    and ask them, for half the tokens' \
 	  '  thriftrag ask "your question" --json                          the whole answer object, receipt and trace' \
 	  '  thriftrag config                                              every setting and where it came from' \

@@ -28,6 +28,7 @@ from rag.types import Chunk, Document, FileFailure, OnProgress, Progress, Skippe
 
 # A file modified later than this before it was read may have changed once more within the clock's grain.
 _RACY_NS = 2_000_000_000
+_FIRST = 64
 
 
 @dataclass(slots=True)
@@ -81,6 +82,8 @@ class Intake:
         self._on_progress = on_progress
         self._cancelled = cancelled
         self._batch = Batch()
+        # The first batches are small, so that the encoder need not wait for a large one to be read.
+        self._limit = min(_FIRST, batch_chunks)
         self._under_way: dict[str, str] = {}    # uri by id of documents that are not published yet
         self._leaving: set[str] = set()         # uris of documents that the file in hand replaces under a new name
         self._lock = Lock()
@@ -206,7 +209,8 @@ class Intake:
             self._batch.added += 1
         else:
             self._batch.changed += 1
-        if self._batch.chunks >= self._batch_chunks:
+        if self._batch.chunks >= self._limit:
+            self._limit = min(2 * self._limit, self._batch_chunks)
             yield self._cut()
 
     def _cut(self) -> Batch:

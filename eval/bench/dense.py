@@ -45,6 +45,8 @@ _BLOCK = 16_384
 _TIMES, _WARM_UP, _BATCH = 100, 10, 64
 _REAL = 20_000                  # passages encoded at most
 _SHARES = (0.5, 0.01)           # of the positions that a mask leaves
+# Flat builds nothing and holds nothing: a ratio to it says nothing.
+_WITHOUT_RATIO = ("build", "memory of its own, for a million")
 
 
 @dataclass(frozen=True, slots=True)
@@ -157,7 +159,8 @@ def _measured(kind: str, given: Set, truth: dict[str, NDArray[np.int64]], seed: 
     since = time.perf_counter()
     path = dense.write(given.folder, given.stored, kind=kind, seed=seed)
     add("build", time.perf_counter() - since, "s", len(given.stored))
-    add("on disk beside the vectors", path.stat().st_size / len(given.stored), "bytes/vector", len(given.stored))
+    on_disk = path.stat().st_size + given.stored.nbytes
+    add("on disk, vectors included", on_disk / len(given.stored), "bytes/vector", len(given.stored))
     rows += [dataclasses.replace(row, name=f"{given.name} {kind}: {row.name}") for row in _memory(given)]
     index = DenseIndex(given.folder, given.stored)
     opening = _times(lambda _: DenseIndex(given.folder, vectors.read(given.folder)), 1, times=9, warm_up=1)
@@ -221,7 +224,9 @@ def _against_flat(row: Measurement, rows: Sequence[Measurement]) -> Measurement:
     of, _, what = row.name.partition(": ")
     name = f"{of.rpartition(' ')[0]} flat: {what}"
     base = next((other.value for other in rows if other.name == name), 0.0)
-    return row if row.name == name or not base else dataclasses.replace(row, ratio=row.value / base, ratio_to=name)
+    if row.name == name or what in _WITHOUT_RATIO or not base:
+        return row
+    return dataclasses.replace(row, ratio=row.value / base, ratio_to=name)
 
 
 def _plot(rows: Sequence[Measurement], path: Path) -> None:

@@ -25,6 +25,7 @@ from indexers.sentences import split
 from indexers.snapshot import Snapshot
 from indexers.writer import FileState, Indexed, writing
 from rag.durable import tree_bytes
+from rag.filters import And, Equals, Filter, Not, Range
 from rag.settings import Settings
 from rag.thriftrag import ThriftRAG
 from rag.types import Chunk, Document, OnProgress, Progress
@@ -36,6 +37,10 @@ DIMENSION = 384
 PER_DOCUMENT = 8
 _BATCH = 64                     # documents a transaction: the 512 chunks of the default
 _TIMES = 9
+FILTERS: dict[str, Filter] = {
+    "one document": Equals("id", "d7"), "4 % by equality": Equals("year", 2007), "50 % by equality": Equals("lang", "en"),
+    "20 % by range": Range("year", gte=2020), "three conditions": And((Equals("lang", "en"), Range("year", gte=2020),
+                                                                      Not(Equals("year", 2022))))}
 
 
 class RandomEncoder:
@@ -101,6 +106,8 @@ def _at(size: int, sentences: Sequence[str], options: Options, on_progress: OnPr
     add("open", _median(lambda: Snapshot(folder).close()) * 1e3, "ms", _TIMES)
     add("open and answer the first search", _median(lambda: _first_search(folder, settings)) * 1e3, "ms", _TIMES)
     with closing(Snapshot(folder)) as snapshot:
+        for what, where in FILTERS.items():
+            add(f"filter, {what}", _median(lambda where=where: snapshot.allowed(where)) * 1e3, "ms", _TIMES)  # type: ignore[misc]
         since = time.perf_counter()
         problems = snapshot.problems()
         add("verify", time.perf_counter() - since, "s", 1)

