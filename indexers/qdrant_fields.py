@@ -169,8 +169,8 @@ def _integer_bounds(where: Range, *, widen: bool) -> dict[str, float] | None:
                 high = math.ceil(bound) - 1
             case "lte":
                 high = math.floor(bound)
-    if low > high:
-        return None
+    if low > min(high, _MOST) or high < _LEAST:
+        return None     # no integer of 64 bits lies within, and Qdrant would take a bound beyond them for the last one
     bounds = {}
     if low > _LEAST:
         bounds["gte"] = _outward(low, -math.inf if widen else math.inf)
