@@ -121,10 +121,13 @@ def open_segment(root: Path, name: str, *, files: Mapping[str, str], dead: Numbe
     """
     folder = root / name
     _check_all(folder, files)
-    facts = _facts(folder / FACTS)
-    rows, documents = _numbers(folder / ROWS), _numbers(folder / DOCUMENTS)
-    stored = vectors.read(folder)
-    index, words = DenseIndex(folder, stored), LexicalIndex(folder)
+    try:
+        facts = _facts(folder / FACTS)
+        rows, documents = _numbers(folder / ROWS), _numbers(folder / DOCUMENTS)
+        stored = vectors.read(folder)
+        index, words = DenseIndex(folder, stored), LexicalIndex(folder)
+    except OSError as error:    # a writer that merged removed it just now; a snapshot then takes the newer state
+        raise SnapshotCorrupt(f"{folder} is missing or unreadable: {error.strerror}.", hint=_REBUILD) from error
     sizes = {FACTS: facts["size"], ROWS: len(rows), DOCUMENTS: len(documents), vectors.FILE: len(stored), "lexical": words.size}
     if len(set(sizes.values())) != 1:
         raise SnapshotCorrupt(f"{folder} disagrees with itself: {sizes}.", hint=_REBUILD)
