@@ -30,6 +30,9 @@ if TYPE_CHECKING:
 BATCH_TOKENS = 1280
 BATCH_ROWS = (4, 32)
 LENGTH_STEP = 16
+# For each stream. Thousands are kept by default, and the last batches of calls come in many shapes: over 8,000 passages in
+# calls of all sizes memory then grew by 140 MB, with this by 80, and no slower.
+_KERNELS_KEPT = 64
 PRECISIONS = ("auto", "int8", "bf16", "f32")
 _INPUTS = {"input_ids", "attention_mask", "token_type_ids"}
 
@@ -223,7 +226,7 @@ def _compile(model: Model, *, precision: str, streams: int) -> CompiledModel:
     # What is not a product of 8-bit integers runs in bf16 where that is real.
     bf16 = precision == "bf16" or (precision == "int8" and "BF16" in core().get_property("CPU", "OPTIMIZATION_CAPABILITIES"))
     config: dict[str, Any] = {"INFERENCE_PRECISION_HINT": "bf16" if bf16 else "f32", "NUM_STREAMS": str(streams),
-                              "INFERENCE_NUM_THREADS": streams}
+                              "INFERENCE_NUM_THREADS": streams, "CPU_RUNTIME_CACHE_CAPACITY": _KERNELS_KEPT}
     return core().compile_model(model, "CPU", config)
 
 
