@@ -14,7 +14,7 @@ from typing import Any
 
 import numpy as np
 
-from indexers import fields, migration, segments
+from indexers import fields, heap, migration, segments
 from indexers.encoders import Vectors
 from indexers.files import explained
 from indexers.merging import Standing, due
@@ -220,6 +220,7 @@ class Writer:
             if not wanted:
                 return
             self._merge(self._opened([standing[i][0] for i in wanted]))
+            heap.trim()
 
     def _merge(self, parts: Sequence[Segment]) -> None:
         """Puts one segment in the place of `parts`."""

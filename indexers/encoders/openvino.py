@@ -6,7 +6,7 @@ import os
 import threading
 from collections import deque
 from collections.abc import Callable, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import ThreadPoolExecutor, wait
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -67,6 +67,8 @@ class OpenVinoEncoder:
         self._compiled = _compile(graph, precision=self.precision, streams=self._streams)
         self._inputs = [port.any_name for port in self._compiled.inputs]
         self.padding = Padding()
+        # Kept for life: threads that come and go with every call leave memory behind in the runtime.
+        self._pool = ThreadPoolExecutor(self._streams, thread_name_prefix="encode")
         self._idle: list[InferRequest] = []
         self._lock = threading.Lock()
 
@@ -105,9 +107,10 @@ class OpenVinoEncoder:
 
         streams = min(self._streams, len(waiting))
         if streams > 1:
-            with ThreadPoolExecutor(streams, thread_name_prefix="encode") as pool:
-                for ended in [pool.submit(work) for _ in range(streams)]:
-                    ended.result()
+            working = [self._pool.submit(work) for _ in range(streams)]
+            wait(working)
+            for ended in working:
+                ended.result()
         else:
             work()
         with self._lock:
@@ -146,12 +149,16 @@ def batches(lengths: Sequence[int]) -> list[list[int]]:
     """Indexes of the texts in batches of similar length, longest first: padding is the main waste on a CPU.
 
     Longest first also means that the memory a call needs is known from its first batch. Equal lengths keep their order.
+    A padded length has one number of rows, and what is left at the end goes in powers of two: see `padded_length`.
     """
     order = sorted(range(len(lengths)), key=lambda index: -lengths[index])
     low, high = BATCH_ROWS
     result, start = [], 0
     while start < len(order):
-        rows = min(max(BATCH_TOKENS // max(lengths[order[start]], 1), low), high)
+        rows = min(max(BATCH_TOKENS // _stepped(max(lengths[order[start]], 1)), low), high)
+        left = len(order) - start
+        if left < rows:
+            rows = 1 << (left.bit_length() - 1)
         result.append(order[start:start + rows])
         start += rows
     return result
@@ -165,8 +172,12 @@ def padding(lengths: Sequence[int], *, limit: int) -> Padding:
 
 
 def padded_length(longest: int, *, limit: int) -> int:
-    """OpenVINO keeps kernels for every shape it has met: with all lengths memory grows for hours, with few it stays level."""
-    return min(-(-longest // LENGTH_STEP) * LENGTH_STEP, limit)
+    """OpenVINO keeps kernels for every shape it has met: with all shapes memory grows for hours, with few it stays level."""
+    return min(_stepped(longest), limit)
+
+
+def _stepped(length: int) -> int:
+    return -(-length // LENGTH_STEP) * LENGTH_STEP
 
 
 def precision_of(choice: str, *, has_ranges: bool) -> str:
