@@ -8,7 +8,7 @@ SAMPLE := eval/data/sample
 ASK := $(BIN)/thriftrag ask --collection sample --budget 256
 export PIP_ROOT_USER_ACTION := ignore
 
-.PHONY: help quickstart test check lint types lock bench clean
+.PHONY: help quickstart test check lint types lock bench frontier clean
 
 help:  ## this list
 	@grep -hE '^[a-z]+:.*##' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "make %-12s %s\n", $$1, $$2}'
@@ -48,8 +48,18 @@ bench: .venv/.all  ## answer quality on a dataset folder: make bench DATA=path/t
 	    --model $$reader --out runs/$(notdir $(patsubst %/,%,$(DATA)))-$$reader || exit 1; \
 	done
 
+# Quality for each token, ours beside baselines and other programs. Hours on two cores, but it goes on where it was stopped.
+FRONTIER_SETS := qed_nq squad2_dev hotpotqa covid_qa multihop_rag popqa
+FRONTIER_SYSTEMS := closed_book,gold,gold_sentences,topk,topk_dense,topk_bm25,topk_whole,topk_dense_whole,topk_bm25_whole,sentences,mmr,knapsack,adagres,carrot,thrift,llamaindex,haystack,txtai
+frontier: .venv/.all  ## the frontier report of docs/frontier: make frontier DATA=folder/of/datasets
+	@test -n "$(DATA)" || { echo "Name the folder of the datasets: make frontier DATA=path/to/data"; exit 2; }
+	$(BIN)/thriftrag eval run $(FRONTIER_SETS:%=$(DATA)/%) --systems $(FRONTIER_SYSTEMS) --budgets 64,128,256,512,1024 \
+	  --limit 1000 --sample 150 --model qwen2.5-coder-0.5b-instruct --out runs/frontier-0.5b
+	$(BIN)/thriftrag eval run $(FRONTIER_SETS:%=$(DATA)/%) --systems $(FRONTIER_SYSTEMS) --budgets 64,128,256,512,1024 \
+	  --limit 60 --model qwen2.5-coder-1.5b-instruct --out runs/frontier-1.5b
+
 lock: .venv/.all  ## refresh constraints.txt to the newest versions that fit pyproject.toml
-	$(BIN)/uv pip compile pyproject.toml --extra all --extra dev --universal --python-version 3.11 --upgrade \
+	$(BIN)/uv pip compile pyproject.toml --extra all --extra peers --extra dev --universal --python-version 3.11 --upgrade \
 	  --no-annotate --no-header --output-file constraints.txt
 
 clean:  ## remove the environment; collections and models stay
@@ -70,5 +80,5 @@ clean:  ## remove the environment; collections and models stay
 
 # Everything that a CPU can carry, and the tools that check the code.
 .venv/.all: pyproject.toml constraints.txt | .venv/bin/python
-	$(PIP) install --constraint constraints.txt --editable '.[all,dev]'
+	$(PIP) install --constraint constraints.txt --editable '.[all,dev,peers]'
 	@touch $@ .venv/.run

@@ -21,12 +21,13 @@ FOLDER = "evaluation"
 
 
 class OpenCollection(Protocol):
-    def __call__(self, name: str, *, settings: Settings, reader: Reader | None) -> KnowledgeBase:
-        """The collection of that name in `settings.home`, made if it is not there."""
+    def __call__(self, name: str, *, settings: Settings, reader: Reader | None, cold: bool) -> KnowledgeBase:
+        """The collection of that name in `settings.home`, made if it is not there. `cold`: nothing is remembered between
+        questions, so that times are those of a first question; else vectors and candidates may come from earlier ones."""
 
 
 def opened(dataset: Dataset, *, settings: Settings, open_collection: OpenCollection, reader: Reader | None,
-           on_progress: OnProgress = no_progress,
+           cold: bool = True, on_progress: OnProgress = no_progress,
            cancelled: Callable[[], bool] = lambda: False) -> KnowledgeBase | None:
     """The data set's collection, ingested if it is not there yet; None if `cancelled` before it was whole.
 
@@ -39,7 +40,7 @@ def opened(dataset: Dataset, *, settings: Settings, open_collection: OpenCollect
     private = replace(settings, home=settings.home / FOLDER)
     name = collection_name(dataset, settings)
     complete = private.home / f"{name}.json"
-    kb = open_collection(name, settings=private, reader=reader)
+    kb = open_collection(name, settings=private, reader=reader, cold=cold)
     try:
         if not complete.is_file():
             if not _ingest(dataset, kb, on_progress, cancelled):

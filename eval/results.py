@@ -2,12 +2,17 @@
 
     OUT/run.json         reader, settings and data of the run: results of two different ones must never mix
     OUT/results.jsonl    appended and flushed line by line, so that an interruption costs at most the question in hand
+    OUT/contexts.sqlite  the contexts that were read, each once, for whoever wants to look
 """
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
+import sqlite3
+import threading
+import zlib
 from collections.abc import Mapping
 from pathlib import Path
 from typing import TextIO
@@ -15,6 +20,7 @@ from typing import TextIO
 from rag.errors import InputError, StorageError
 
 RESULTS = "results.jsonl"
+CONTEXTS = "contexts.sqlite"
 RUN = "run.json"
 
 Row = Mapping[str, object]
@@ -28,7 +34,7 @@ def key_of(row: Row) -> Key:
 
 
 class Results:
-    """Opens or begins the results in `folder`. Rows with an error are there to be read, but count as not done.
+    """Opens or begins the results in `folder`. Rows with an error are there to be read, but count as not done. Thread-safe.
 
     `rows` has the last row of each key, `computed` the keys appended since.
 
@@ -45,26 +51,62 @@ class Results:
             self.rows: dict[Key, Row] = _read(self.path)
             self.computed: set[Key] = set()
             self._file: TextIO = self.path.open("a", encoding="utf-8")
+            self._lock = threading.Lock()
         except OSError as error:
             raise _refused(folder, error) from error
 
-    def done(self, key: Key) -> bool:
+    def done(self, key: Key, *, read: bool) -> bool:
+        """Whether the row is there; a context alone is not enough where the reader is wanted."""
         row = self.rows.get(key)
-        return row is not None and row["error"] is None
+        return row is not None and row["error"] is None and (row["read"] is True or not read)
 
     def append(self, row: Row) -> None:
         """Raises StorageError if the disk refuses; the rows before this one are safe."""
         line = json.dumps(row, ensure_ascii=False, allow_nan=False) + "\n"
-        try:
-            self._file.write(line)
-            self._file.flush()
-        except OSError as error:
-            raise _refused(self.path, error) from error
-        self.rows[key_of(row)] = row
-        self.computed.add(key_of(row))
+        with self._lock:
+            try:
+                self._file.write(line)
+                self._file.flush()
+            except OSError as error:
+                raise _refused(self.path, error) from error
+            self.rows[key_of(row)] = row
+            self.computed.add(key_of(row))
 
     def close(self) -> None:
         self._file.close()
+
+
+class Contexts:
+    """The texts that readers were given, compressed, by the first 16 hex digits of their sha256. Thread-safe."""
+
+    def __init__(self, folder: Path) -> None:
+        self._path = folder / CONTEXTS
+        self._lock = threading.Lock()
+        try:
+            self._db = sqlite3.connect(self._path, isolation_level=None, check_same_thread=False, timeout=30)
+            self._db.execute("PRAGMA journal_mode=WAL")
+            self._db.execute("PRAGMA synchronous=NORMAL")
+            self._db.execute("CREATE TABLE IF NOT EXISTS contexts (key TEXT PRIMARY KEY, text BLOB NOT NULL) WITHOUT ROWID")
+        except sqlite3.Error as error:
+            raise self._failed(error) from error
+
+    def put(self, text: str) -> str:
+        raw = text.encode("utf-8", "surrogatepass")
+        key = hashlib.sha256(raw).hexdigest()[:16]
+        with self._lock:
+            try:
+                self._db.execute("INSERT OR IGNORE INTO contexts VALUES (?, ?)", (key, zlib.compress(raw)))
+            except sqlite3.Error as error:
+                raise self._failed(error) from error
+        return key
+
+    def close(self) -> None:
+        with self._lock:
+            self._db.close()
+
+    def _failed(self, error: sqlite3.Error) -> StorageError:
+        return StorageError(f"{self._path} cannot be used: {error}.",
+                            hint="Check the disk, or delete that file: it holds what was read, for the report's examples.")
 
 
 def write_text(path: Path, text: str) -> None:

@@ -1,31 +1,40 @@
-"""The systems that `eval run` compares: all through our pipeline, on the same corpus, encoder, reader and rendering.
+"""The systems that `eval run` compares: on the same corpus, encoder, reader and, but for the peers, rendering.
 
     closed_book      the question alone: what the reader knows by heart
     gold             the gold passages, whole                                      (a ceiling, not bound by the budget)
     gold_sentences   only the sentences of the gold passages that bear an answer   (a ceiling, not bound by the budget)
-    topk             rank-order fill, the last chunk cut at a sentence
+    topk             rank-order fill of hybrid retrieval, the last chunk cut at a sentence; topk_dense, topk_bm25: of these
+    topk_whole       the same without cutting: what most programs do; topk_dense_whole, topk_bm25_whole
     sentences        untrained choice of sentences by similarity
+    mmr, knapsack, adagres, carrot     the literature's selectors
     greedy           greedy selection by utility per token
     thrift           the default pipeline, whatever the settings make it
+    llamaindex, haystack, txtai        the real programs: see `eval.peers`
+
+Baselines read whatever they retrieve: only ours may decline before reading.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from types import MappingProxyType
 from typing import Protocol
 
 from eval.datasets import Question
 from eval.metrics import contains, is_polar
+from eval.reply import Reply, of_answer, of_prepared
 from rag.errors import InputError
-from rag.types import Answer, Chunk, Extract, Hit, IngestReport, Mode, OnProgress
+from rag.types import Answer, Chunk, Extract, Hit, IngestReport, Mode, OnProgress, Prepared
 
+PEERS = ("llamaindex", "haystack", "txtai")
 # Named in the contract of `eval run`, so that a typing error and a missing system read differently.
-_NOT_BUILT = frozenset({"topk_whole", "mmr", "knapsack", "adagres", "carrot", "beam", "exact", "mcts",
-                        "llamaindex", "haystack", "txtai"})
+_NOT_BUILT = frozenset({"beam", "exact", "mcts"})
 # An answer that crosses a sentence end is borne by up to this many neighbours together.
 _WIDEST_BEARER = 3
+
+Changes = Mapping[str, object]
 
 
 class KnowledgeBase(Protocol):
@@ -33,7 +42,10 @@ class KnowledgeBase(Protocol):
 
     def ingest(self, *, lines: Iterable[str], on_progress: OnProgress, cancelled: Callable[[], bool]) -> IngestReport: ...
 
-    def ask(self, question: str, *, budget: int, selector: str | None = None) -> Answer: ...
+    def ask(self, question: str, *, budget: int, changes: Changes | None = None) -> Answer: ...
+
+    def context(self, question: str, *, budget: int, changes: Changes | None = None,
+                extracts: Sequence[Extract] | None = None) -> Prepared: ...
 
     def search(self, query: str, *, mode: Mode, k: int) -> Sequence[Hit]: ...
 
@@ -44,34 +56,52 @@ class KnowledgeBase(Protocol):
     def close(self) -> None: ...
 
 
+class Answers(Protocol):
+    def __call__(self, kb: KnowledgeBase, question: Question, *, budget: int, read: bool) -> Reply:
+        """The reply; without `read` its context alone, and the reader is not asked."""
+
+
 @dataclass(frozen=True, slots=True)
 class System:
-    """One way to answer. `bounded` ones get the run's budgets; the others once a budget that holds whatever they show."""
+    """One way to answer. `bounded` ones get the run's budgets; the others once a budget that holds whatever they show.
+    `reply` is None for a peer, which has an index of its own."""
 
     name: str
     bounded: bool
-    answer: Callable[[KnowledgeBase, Question, int], Answer]
+    reply: Answers | None
 
 
-def closed_book(kb: KnowledgeBase, question: Question, budget: int) -> Answer:
-    return kb.answer_from(question.text, (), budget=budget)
+def ours(changes: Changes, kb: KnowledgeBase, question: Question, *, budget: int, read: bool) -> Reply:
+    """The pipeline with some settings changed."""
+    if read:
+        return of_answer(kb.ask(question.text, budget=budget, changes=changes))
+    return of_prepared(kb.context(question.text, budget=budget, changes=changes))
 
 
-def gold(kb: KnowledgeBase, question: Question, budget: int) -> Answer:
-    """In the order of the evidence and of the document. Without gold passages this is the closed book."""
-    return kb.answer_from(question.text, gold_passages(kb, question), budget=budget)
+def given(choice: Callable[[KnowledgeBase, Question], Sequence[Extract]], kb: KnowledgeBase, question: Question, *,
+          budget: int, read: bool) -> Reply:
+    """Passages that are not retrieved but known."""
+    extracts = choice(kb, question)
+    if read:
+        return of_answer(kb.answer_from(question.text, extracts, budget=budget))
+    return of_prepared(kb.context(question.text, budget=budget, extracts=extracts))
 
 
-def gold_sentences(kb: KnowledgeBase, question: Question, budget: int) -> Answer:
-    """Whole gold passages where no sentence bears an answer, as for yes/no and computed answers."""
-    passages = gold_passages(kb, question)
-    return kb.answer_from(question.text, list(answer_bearing(passages, question)) or passages, budget=budget)
+def nothing(kb: KnowledgeBase, question: Question) -> Sequence[Extract]:
+    return ()
 
 
 def gold_passages(kb: KnowledgeBase, question: Question) -> list[Extract]:
+    """In the order of the evidence and of the document. Without gold passages this is the closed book."""
     rank = {doc_id: place for place, doc_id in enumerate(question.evidence)}
     chunks = sorted(kb.chunks_of(question.evidence), key=lambda chunk: (rank[chunk.doc_id], chunk.ordinal))
     return [Extract(chunk, tuple(range(len(chunk.sentences)))) for chunk in chunks if chunk.sentences]
+
+
+def gold_sentences(kb: KnowledgeBase, question: Question) -> Sequence[Extract]:
+    """Whole gold passages where no sentence bears an answer, as for yes/no and computed answers."""
+    passages = gold_passages(kb, question)
+    return list(answer_bearing(passages, question)) or passages
 
 
 def answer_bearing(passages: Sequence[Extract], question: Question) -> Iterator[Extract]:
@@ -99,18 +129,24 @@ def _run_text(chunk: Chunk, first: int, width: int) -> str:
     return chunk.text[chunk.sentences[first][0]:chunk.sentences[first + width - 1][1]]
 
 
-def _with_selector(name: str) -> System:
-    return System(name, True, lambda kb, question, budget: kb.ask(question.text, budget=budget, selector=name))
+def _baseline(name: str, *, selector: str, mode: Mode = "hybrid") -> System:
+    return System(name, True, partial(ours, {"selector": selector, "mode": mode, "abstain_below": 0.0}))
 
 
 SYSTEMS: Mapping[str, System] = MappingProxyType({system.name: system for system in (
-    System("closed_book", False, closed_book),
-    System("gold", False, gold),
-    System("gold_sentences", False, gold_sentences),
-    _with_selector("topk"),
-    _with_selector("sentences"),
-    _with_selector("greedy"),
-    System("thrift", True, lambda kb, question, budget: kb.ask(question.text, budget=budget)),
+    System("closed_book", False, partial(given, nothing)),
+    System("gold", False, partial(given, gold_passages)),
+    System("gold_sentences", False, partial(given, gold_sentences)),
+    _baseline("topk", selector="topk"),
+    _baseline("topk_dense", selector="topk", mode="dense"),
+    _baseline("topk_bm25", selector="topk", mode="bm25"),
+    _baseline("topk_whole", selector="topk_whole"),
+    _baseline("topk_dense_whole", selector="topk_whole", mode="dense"),
+    _baseline("topk_bm25_whole", selector="topk_whole", mode="bm25"),
+    *(_baseline(name, selector=name) for name in ("sentences", "mmr", "knapsack", "adagres", "carrot")),
+    System("greedy", True, partial(ours, {"selector": "greedy"})),
+    System("thrift", True, partial(ours, {})),
+    *(System(name, True, None) for name in PEERS),
 )})
 
 

@@ -4,8 +4,24 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from optimizers.fill import fill_by_rank, fill_by_similarity
+from optimizers.adagres import choose_by_adagres
+from optimizers.carrot import choose_by_carrot
+from optimizers.fill import fill_by_rank, fill_by_similarity, fill_with_whole_chunks
 from optimizers.greedy import choose_greedily
+from optimizers.knapsack import choose_by_knapsack
+from optimizers.mmr import choose_by_mmr
 from optimizers.pool import Selector
 
-SELECTORS: Mapping[str, Selector] = {"greedy": choose_greedily, "sentences": fill_by_similarity, "topk": fill_by_rank}
+SELECTORS: Mapping[str, Selector] = {
+    "topk": fill_by_rank,
+    "topk_whole": fill_with_whole_chunks,
+    "sentences": fill_by_similarity,
+    "mmr": choose_by_mmr,
+    "knapsack": choose_by_knapsack,
+    "adagres": choose_by_adagres,
+    "carrot": choose_by_carrot,
+    "greedy": choose_greedily,
+}
+
+# Those that never cut a chunk.
+WHOLE = frozenset({"topk_whole", "mmr", "knapsack", "adagres", "carrot"})

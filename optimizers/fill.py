@@ -1,10 +1,12 @@
-"""The simple selectors: rank-order fill, and sentences by similarity. Strong baselines under small budgets."""
+"""The simple selectors: rank-order fill, with or without a cut, and sentences by similarity. Strong baselines where budgets are
+small."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
 
 from optimizers.pool import Pool, Render, Unit, duplicates, explain, group
+from optimizers.whole import Basket, readable, selected
 from rag.types import Extract, Selection
 
 # Sentences are taken from this many of the best candidates; further ones add noise faster than answers.
@@ -34,6 +36,23 @@ def fill_by_rank(pool: Pool, *, budget: int, render: Render, stop: Callable[[], 
     reason = _reasons(twins, "the budget was full")
     return Selection(tuple(chosen), utility=sum(c.score for c in pool.candidates[:len(chosen)]), evaluations=evaluations,
                      considered=explain(pool, chosen, reason))
+
+
+def fill_with_whole_chunks(pool: Pool, *, budget: int, render: Render, stop: Callable[[], bool]) -> Selection:
+    """Chunks in rank order, none of them cut, until the first that does not fit: the usual way of other frameworks, and the
+    naive one. Smaller chunks behind it that would fit are not looked for."""
+    allowed, why_not = readable(pool)
+    basket = Basket(pool, budget, render)
+    tried = 0
+    for i in allowed:
+        if stop():
+            break
+        tried += 1
+        if not basket.add(i):
+            break
+    otherwise = "a better candidate did not fit" if basket.refused else "the search was stopped"
+    return selected(pool, basket.chosen, utility=sum(pool.candidates[i].score for i in basket.chosen), evaluations=tried,
+                    why_not=why_not | basket.refused, otherwise=otherwise)
 
 
 def fill_by_similarity(pool: Pool, *, budget: int, render: Render, stop: Callable[[], bool]) -> Selection:

@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 
 from indexers import lexical
 from indexers.sentences import split
-from optimizers import SELECTORS
+from optimizers import SELECTORS, WHOLE
 from optimizers.context import render
 from optimizers.pool import Pool
 from rag import citations, ledger, prompts
@@ -20,7 +20,7 @@ from rag.checks import clean_question
 from rag.errors import DeadlineExceeded, QuestionTooLong
 from rag.filters import Filter
 from rag.llm import Generation, Message, Reader
-from rag.pooling import SentenceVectors, pooled
+from rag.pooling import Recent, SentenceVectors, pooled
 from rag.settings import Settings
 from rag.types import (
     Answer,
@@ -29,6 +29,7 @@ from rag.types import (
     Context,
     Extract,
     Mode,
+    Prepared,
     ScoredChunk,
     Selection,
     Step,
@@ -86,6 +87,15 @@ class _Run:
         return self.deadline is not None and time.monotonic() > self.deadline
 
 
+@dataclass(frozen=True, slots=True)
+class _Found:
+    """Candidates, the pool made of them, and what the naive prompt would have cost."""
+
+    candidates: list[ScoredChunk]
+    pool: Pool
+    naive_tokens: int
+
+
 @dataclass(frozen=True)
 class Pipeline:
     """One collection's snapshot with the models that serve it."""
@@ -94,6 +104,7 @@ class Pipeline:
     reader: Reader
     vectors: SentenceVectors
     settings: Settings
+    recent: Recent[_Found] = field(default_factory=lambda: Recent(0))
 
     def ask(self, question: str, *, budget: Budget, hooks: Hooks = Hooks(), where: Filter | None = None) -> Answer:
         """The answer within `budget` from the documents that `where` allows, its citations and its receipt.
@@ -103,14 +114,36 @@ class Pipeline:
         """
         run = self._run(question, budget, hooks, where)
         limit = self._context_limit(run)
-        found, naive = self._retrieve(run)
-        pool, reason = self._filter(run, found)
+        extracts, naive, reason = self._choose(run, limit)
         if reason:
             return self._finish(run, EMPTY, naive=naive, verdict="abstained", reason=reason)
-        selection = self._select(run, pool, limit)
-        if not selection.extracts:
-            return self._finish(run, EMPTY, naive=naive, verdict="abstained", reason=self._too_small(found, limit))
-        return self._answer(run, selection.extracts, limit, naive=naive)
+        return self._answer(run, extracts, limit, naive=naive)
+
+    def context(self, question: str, *, budget: Budget, extracts: Sequence[Extract] | None = None, hooks: Hooks = Hooks(),
+                where: Filter | None = None) -> Prepared:
+        """What `ask`, or `answer_from` where `extracts` are given, would send to the reader, which is not asked. Raises as
+        they do, but for UpstreamError."""
+        run = self._run(question, budget, hooks, where)
+        limit = self._context_limit(run)
+        naive, reason = 0, None
+        if extracts is None:
+            extracts, naive, reason = self._choose(run, limit)
+        since = time.monotonic()
+        context = render(extracts, counter=self.reader.tokenizer, budget=limit) if extracts else EMPTY
+        tokens = 0 if reason else self.reader.prompt_tokens(prompts.build(run.question, context.text))
+        run.step("render", since, tokens=context.tokens, passages=len(context.passages))
+        return Prepared(question=run.question, context=context, reason=reason, prompt_tokens=tokens, naive_tokens=naive or tokens,
+                        encoder_passes=run.usage.encoder_passes, seconds=_seconds(run), trace=tuple(run.steps))
+
+    def _choose(self, run: _Run, limit: int) -> tuple[tuple[Extract, ...], int, str | None]:
+        """The choice, what the naive prompt would have cost, and why nothing was chosen, or None."""
+        found = self._found(run)
+        reason = self._filter(run, found)
+        if reason:
+            return (), found.naive_tokens, reason
+        selection = self._select(run, found.pool, limit)
+        return (selection.extracts, found.naive_tokens,
+                None if selection.extracts else self._too_small(found.candidates, limit))
 
     def answer_from(self, question: str, extracts: Sequence[Extract], *, budget: Budget, hooks: Hooks = Hooks()) -> Answer:
         """The answer from a given ordered choice, which must fit the budget; empty asks the reader alone."""
@@ -120,7 +153,7 @@ class Pipeline:
     def pool(self, question: str, *, where: Filter | None = None) -> Pool:
         """What a selector would see for this question: for fitting and inspecting selectors without asking the reader."""
         run = self._run(question, Budget(1), Hooks(), where)
-        return self._pool(run, self._retrieve(run)[0])
+        return self._found(run).pool
 
     def _run(self, question: str, budget: Budget, hooks: Hooks, where: Filter | None = None) -> _Run:
         return _Run(clean_question(question, limit=self.settings.max_question_chars), budget, hooks, time.monotonic(), where)
@@ -138,8 +171,19 @@ class Pipeline:
             limit = limit if affordable is None else min(limit, affordable)
         return limit
 
-    def _retrieve(self, run: _Run) -> tuple[list[ScoredChunk], int]:
-        """Candidates, and what the prompt of a rank-order fill with the first `naive_k` hybrid chunks would have cost."""
+    def _found(self, run: _Run) -> _Found:
+        """Candidates and their pool, from memory where the same was asked a moment ago."""
+        since = time.monotonic()
+        settings = self.settings
+        key = (self.searcher.snapshot.id, run.question, settings.mode, settings.candidates, settings.naive_k, str(run.where))
+        found = self.recent.get(key, lambda: self._retrieve(run))
+        filtered = {} if run.where is None else {"where": str(run.where)}
+        run.step("retrieve", since, mode=settings.mode, **filtered, candidates=len(found.candidates),
+                 naive_tokens=found.naive_tokens)
+        return found
+
+    def _retrieve(self, run: _Run) -> _Found:
+        """`naive_tokens`: what the prompt of a rank-order fill with the first `naive_k` hybrid chunks would have cost."""
         since = time.monotonic()
         [vector], encoded = self.vectors.get([run.question])
         self._spend(run, encoder_passes=encoded, since=since)
@@ -150,25 +194,22 @@ class Pipeline:
         ranked = found if mode == "hybrid" else self.searcher.search(
             run.question, mode="hybrid", k=self.settings.naive_k, vector=vector, where=run.where)
         naive = render([whole(hit.chunk) for hit in ranked[:self.settings.naive_k]], counter=self.reader.tokenizer)
-        naive_tokens = self.reader.prompt_tokens(prompts.build(run.question, naive.text))
-        filtered = {} if run.where is None else {"where": str(run.where)}
-        run.step("retrieve", since, mode=mode, **filtered, candidates=len(found[:k]), naive_tokens=naive_tokens)
-        return found[:k], naive_tokens
+        return _Found(found[:k], self._pool(run, found[:k]),
+                      self.reader.prompt_tokens(prompts.build(run.question, naive.text)))
 
-    def _filter(self, run: _Run, found: Sequence[ScoredChunk]) -> tuple[Pool, str | None]:
-        """The pool of the candidates, and why none of it is worth reading, or None."""
+    def _filter(self, run: _Run, found: _Found) -> str | None:
+        """Why none of the candidates is worth reading, or None."""
         since = time.monotonic()
-        pool = self._pool(run, found)
-        best = max((max(candidate.sentence_relevance) for candidate in pool.candidates), default=0.0)
+        best = max((max(candidate.sentence_relevance) for candidate in found.pool.candidates), default=0.0)
         run.step("filter", since, best_relevance=round(best, 4), threshold=self.settings.abstain_below)
-        if not found and run.where is not None:
-            return pool, f"no_index_content: no document that could be searched matches {run.where}"
-        if not found:
-            return pool, "no_index_content: the collection holds nothing that could be searched"
+        if not found.candidates and run.where is not None:
+            return f"no_index_content: no document that could be searched matches {run.where}"
+        if not found.candidates:
+            return "no_index_content: the collection holds nothing that could be searched"
         if best < self.settings.abstain_below:
-            return pool, (f"nothing_relevant: the best sentence has relevance {best:.2f}, under the threshold of "
-                          f"{self.settings.abstain_below:.2f} (setting abstain_below)")
-        return pool, None
+            return (f"nothing_relevant: the best sentence has relevance {best:.2f}, under the threshold of "
+                    f"{self.settings.abstain_below:.2f} (setting abstain_below)")
+        return None
 
     def _select(self, run: _Run, pool: Pool, limit: int) -> Selection:
         since = time.monotonic()
@@ -180,9 +221,12 @@ class Pipeline:
         return selection
 
     def _too_small(self, found: Sequence[ScoredChunk], limit: int) -> str:
-        least = min(render([Extract(hit.chunk, (i,))], counter=self.reader.tokenizer).tokens
-                    for hit in found for i in range(len(hit.chunk.sentences)))
-        return (f"budget_too_small: {limit} context tokens hold no sentence of any candidate; the shortest takes {least} "
+        if self.settings.selector in WHOLE:
+            unit, parts = "whole chunk", [whole(hit.chunk) for hit in found]
+        else:
+            unit, parts = "sentence", [Extract(hit.chunk, (i,)) for hit in found for i in range(len(hit.chunk.sentences))]
+        least = min(render([part], counter=self.reader.tokenizer).tokens for part in parts)
+        return (f"budget_too_small: {limit} context tokens hold no {unit} of any candidate; the shortest takes {least} "
                 f"with its heading. Raise --budget to {least} or more")
 
     def _pool(self, run: _Run, found: Sequence[ScoredChunk]) -> Pool:
@@ -232,12 +276,10 @@ class Pipeline:
 
     def _finish(self, run: _Run, context: Context, *, naive: int, verdict: Verdict, reason: str | None, text: str = "",
                 cited: Sequence[Citation] = ()) -> Answer:
-        seconds = {step.stage: round(step.seconds, 6) for step in run.steps}
-        seconds["total"] = round(time.monotonic() - run.started, 6)
         receipt = ledger.receipt(
             run.usage, settings=self.settings, local=self.reader.local, exact_tokens=self.reader.tokenizer.exact,
             counted=run.counted, budget_tokens=run.budget.context_tokens, context_tokens=context.tokens,
-            naive_tokens=naive, model=self.reader.name, seconds=seconds, encoder_s=run.encoder_s)
+            naive_tokens=naive, model=self.reader.name, seconds=_seconds(run), encoder_s=run.encoder_s)
         return Answer(id=uuid.uuid4().hex, question=run.question, text=text, verdict=verdict, reason=reason,
                       citations=tuple(cited), receipt=receipt, snapshot=self.searcher.snapshot.id,
                       config=self.settings.config_hash(), trace=tuple(run.steps), context=context)
@@ -250,6 +292,10 @@ class Pipeline:
 EMPTY = Context(text="", tokens=0, passages=())
 # A context of known cost: what a prompt costs around any context is the prompt with this one, less this one.
 _PROBE = "[1]\n"
+
+
+def _seconds(run: _Run) -> dict[str, float]:
+    return {**{step.stage: round(step.seconds, 6) for step in run.steps}, "total": round(time.monotonic() - run.started, 6)}
 
 
 def _judged(generation: Generation, checked: citations.Checked, *, closed_book: bool) -> tuple[Verdict, str | None]:

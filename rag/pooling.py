@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from collections import OrderedDict
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Hashable, Mapping, Sequence
 from threading import Lock
+from typing import Generic, TypeVar
 
 import numpy as np
 
@@ -14,6 +15,8 @@ from optimizers.context import body
 from optimizers.pool import Candidate, Pool
 from rag.tokens import TokenCounter
 from rag.types import ScoredChunk, whole
+
+T = TypeVar("T")
 
 # Sentence vectors kept between questions: questions about the same chunks then cost no encoder pass. 384-d: 30 MB.
 _CACHED_SENTENCES = 20_000
@@ -42,6 +45,28 @@ class SentenceVectors:
                 self._kept.popitem(last=False)
         empty = np.zeros((0, self._encoder.dimension), np.float32)
         return (np.stack([known[text] for text in texts]) if texts else empty), len(missing)
+
+
+class Recent(Generic[T]):
+    """What was made for the `size` most recent keys, for callers that come back with the same question under another budget
+    or selector. Thread-safe; two threads may both make what neither has found."""
+
+    def __init__(self, size: int) -> None:
+        self._size = size
+        self._kept: OrderedDict[Hashable, T] = OrderedDict()
+        self._lock = Lock()
+
+    def get(self, key: Hashable, make: Callable[[], T]) -> T:
+        with self._lock:
+            if key in self._kept:
+                self._kept.move_to_end(key)
+                return self._kept[key]
+        made = make()
+        with self._lock:
+            self._kept[key] = made
+            while len(self._kept) > self._size:
+                self._kept.popitem(last=False)
+        return made
 
 
 def pooled(question: str, found: Sequence[ScoredChunk], *, vectors: SentenceVectors, counter: TokenCounter,

@@ -1,4 +1,5 @@
-"""One frozen `Settings`, read once: defaults, then a TOML file, then `THRIFTRAG_*` variables, then flags.
+"""One frozen `Settings`, read once: defaults, then a TOML file, then `THRIFTRAG_*` variables, then flags. What a collection's
+own file says (`rag.collection_settings`) goes between the file for all and the variables, when the collection is opened.
 
 No other module reads the environment. Every value remembers where it came from, so that `thriftrag config` can say.
 An unknown key is an error that names the nearest known one: a typo must never silently leave a default in force.
@@ -13,7 +14,7 @@ import math
 import os
 import tomllib
 from collections.abc import Mapping
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
 from typing import Any, get_type_hints
 
@@ -23,7 +24,8 @@ PREFIX = "THRIFTRAG_"
 # Read elsewhere for other purposes than a setting: the file's own place, and a server that tests may use.
 _NOT_SETTINGS = {"CONFIG", "TEST_QDRANT_URL"}
 _CHOICES: dict[str, tuple[str, ...]] = {
-    "selector": ("topk", "sentences", "greedy"),
+    # `optimizers.SELECTORS`, which is not imported here, because it takes numpy along.
+    "selector": ("topk", "topk_whole", "sentences", "mmr", "knapsack", "adagres", "carrot", "greedy"),
     "mode": ("hybrid", "dense", "bm25"),
     "model_source": ("auto", "hub", "mirror"),
     "precision": ("auto", "int8", "bf16", "f32"),
@@ -35,9 +37,10 @@ _CHOICES: dict[str, tuple[str, ...]] = {
 
 
 def _setting(default: Any, doc: str, *, low: float | None = None, high: float | None = None,
-             secret: bool = False, answers: bool = False) -> Any:
-    """A field with its one-line meaning and bounds. `answers`: it can change an answer, so it enters the config hash."""
-    metadata = {"doc": doc, "low": low, "high": high, "secret": secret, "answers": answers}
+             secret: bool = False, answers: bool = False, query: bool = False) -> Any:
+    """A field with its one-line meaning and bounds. `answers`: it can change an answer, so it enters the config hash.
+    `query`: it may differ from one question to the next on an open collection."""
+    metadata = {"doc": doc, "low": low, "high": high, "secret": secret, "answers": answers, "query": query}
     return field(default=default, repr=not secret, metadata=metadata)
 
 
@@ -61,7 +64,7 @@ class Settings:
     reader_tokenizer: str = _setting("", "tokenizer.json that counts for reader_url; empty asks the server's /tokenize")
     reader_window: int = _setting(0, "context window at reader_url, in tokens; 0 asks the server", low=0, high=100_000_000)
     reader_cache_gb: int = _setting(1, "memory for the embedded reader's prefix cache, in GiB", low=1, high=512)
-    reader_max_tokens: int = _setting(64, "longest answer, in tokens", low=1, high=4096, answers=True)
+    reader_max_tokens: int = _setting(64, "longest answer, in tokens", low=1, high=4096, answers=True, query=True)
 
     chunk_tokens: int = _setting(200, "largest chunk at ingestion, in encoder tokens, title and heading included",
                                  low=32, high=8192)
@@ -90,15 +93,17 @@ class Settings:
     ray_address: str = _setting("", "Ray cluster that ingests: local, auto, HOST:PORT or ray://HOST:PORT; "
                                 "empty ingests in this process")
 
-    mode: str = _setting("hybrid", "retrieval for ask: hybrid, dense or bm25", answers=True)
-    candidates: int = _setting(24, "candidates handed to the selector", low=1, high=5000, answers=True)
-    selector: str = _setting("greedy", "topk, sentences or greedy", answers=True)
+    mode: str = _setting("hybrid", "retrieval for ask: hybrid, dense or bm25", answers=True, query=True)
+    candidates: int = _setting(24, "candidates handed to the selector", low=1, high=5000, answers=True, query=True)
+    selector: str = _setting("greedy", "how the context is chosen: greedy, or a baseline: topk, topk_whole, sentences, mmr, "
+                             "knapsack, adagres or carrot", answers=True, query=True)
     budget_tokens: int = _setting(256, "default budget for the rendered context, in reader tokens",
-                                  low=1, high=1_000_000, answers=True)
+                                  low=1, high=1_000_000, answers=True, query=True)
     max_cost_usd: float = _setting(0.0, "default ceiling for one answer in US dollars; 0 sets none", low=0)
     deadline_s: float = _setting(120.0, "default deadline for one answer in seconds; 0 sets none", low=0)
-    abstain_below: float = _setting(0.3, "cosine of the best sentence under which no answer is given", low=0, high=1, answers=True)
-    naive_k: int = _setting(5, "chunks in the rank-order fill that savings are counted against", low=1, high=100)
+    abstain_below: float = _setting(0.3, "cosine of the best sentence under which no answer is given", low=0, high=1,
+                                    answers=True, query=True)
+    naive_k: int = _setting(5, "chunks in the rank-order fill that savings are counted against", low=1, high=100, query=True)
     max_question_chars: int = _setting(8000, "longer questions are refused", low=1, high=1_000_000)
 
     price_prompt: float = _setting(0.0, "US dollars per million prompt tokens", low=0)
@@ -132,6 +137,10 @@ class Settings:
         return str(value) if isinstance(value, Path) else value
 
 
+_FIELDS = {f.name: f for f in fields(Settings)}
+_KINDS = get_type_hints(Settings)
+
+
 def load(flags: Mapping[str, object] | None = None, *, environ: Mapping[str, str] | None = None) -> Settings:
     """The effective settings. Flags of None count as not given.
 
@@ -148,6 +157,42 @@ def load(flags: Mapping[str, object] | None = None, *, environ: Mapping[str, str
             values[name] = _parsed(name, value, where)
             origin[name] = where
     return Settings(**values, origin=origin)
+
+
+def overridden(settings: Settings, flags: Mapping[str, object]) -> Settings:
+    """`settings` with flags on top, checked like those of `load`. Flags of None count as not given."""
+    layer = _from_flags(flags)
+    values = {name: _parsed(name, value, where) for name, (value, where) in layer.items()}
+    return replace(settings, **values, origin={**settings.origin, **{name: where for name, (_, where) in layer.items()}})
+
+
+def chosen(settings: Settings, name: str) -> bool:
+    """Whether a variable, a flag or code decided this value, and not a default or a file that holds for all collections."""
+    origin = settings.origin.get(name, "default")
+    if origin == "default":
+        return bool(getattr(settings, name) != _FIELDS[name].default)
+    return origin in ("flag", "the call") or origin.startswith(PREFIX)
+
+
+def changed(settings: Settings, changes: Mapping[str, object], *, where: str = "the call") -> Settings:
+    """`settings` with others for one question, or for one collection. `where` they come from.
+
+    Raises:
+        ConfigError: an unknown name or impossible value, or a setting that is fixed once a collection is open.
+    """
+    values: dict[str, Any] = {}
+    for name, value in changes.items():
+        if not _FIELDS[_known(name, where)].metadata["query"]:
+            raise ConfigError(f"{name} (from {where}) cannot be changed for one question or collection.", field=name,
+                              code="setting_fixed",
+                              hint=f"These can: {', '.join(query_names())}. Open the collection with the others.")
+        values[name] = _parsed(name, value, where)
+    return replace(settings, **values, origin={**settings.origin, **dict.fromkeys(values, where)})
+
+
+def query_names() -> list[str]:
+    """The settings that may differ from one question to the next."""
+    return [name for name, f in _FIELDS.items() if f.metadata.get("query")]
 
 
 def choices(name: str) -> tuple[str, ...]:
@@ -209,8 +254,8 @@ def _known(name: str, where: str) -> str:
 
 
 def _parsed(name: str, value: object, where: str) -> Any:
-    kind = get_type_hints(Settings)[name]
-    metadata = next(f.metadata for f in fields(Settings) if f.name == name)
+    kind = _KINDS[name]
+    metadata = _FIELDS[name].metadata
     try:
         if isinstance(value, bool) or not isinstance(value, (str, int, float, Path)):
             raise ValueError

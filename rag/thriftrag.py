@@ -14,12 +14,13 @@ import dataclasses
 import re
 import shutil
 import tempfile
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, closing, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from threading import Lock
 from types import TracebackType
+from typing import Any
 
 from indexers import ingest as ingestion
 from indexers import store
@@ -29,6 +30,7 @@ from indexers.parsing import InProcess, Parsing, Workers
 from indexers.snapshot import DocumentInfo, Snapshot
 from indexers.writer import writing
 from optimizers.pool import Pool
+from rag import collection_settings
 from rag import settings as configuration
 from rag.checks import checked_budget, checked_selector, clean_question
 from rag.durable import tree_bytes
@@ -38,9 +40,9 @@ from rag.llm import Preloading, Reader
 from rag.llm.open import open_reader
 from rag.models import ModelCache
 from rag.pipeline import Hooks, Pipeline
-from rag.pooling import SentenceVectors
+from rag.pooling import Recent, SentenceVectors
 from rag.settings import Settings
-from rag.types import Answer, Chunk, Document, Extract, Hit, IngestReport, Mode, OnProgress, Step, no_progress
+from rag.types import Answer, Chunk, Document, Extract, Hit, IngestReport, Mode, OnProgress, Prepared, Step, no_progress
 from retrievers.hybrid import Searcher
 
 COLLECTIONS = "collections"
@@ -69,7 +71,8 @@ class CollectionInfo:
 class ThriftRAG:
     """Open with `ThriftRAG.open`. Safe to use from several threads; close it, or use it as a context manager."""
 
-    def __init__(self, name: str, *, settings: Settings, reader: Reader | None = None, encoder: Encoder | None = None) -> None:
+    def __init__(self, name: str, *, settings: Settings, reader: Reader | None = None, encoder: Encoder | None = None,
+                 keep_pools: int = 0) -> None:
         self.name = name
         self.settings = settings
         self.folder = folder_of(name, settings=settings)
@@ -77,23 +80,27 @@ class ThriftRAG:
         self._reader = reader
         self._encoder = encoder
         self._vectors: SentenceVectors | None = None
+        self._recent: Recent[Any] = Recent(keep_pools)
         self._searcher: Searcher | None = None
         self._lock = Lock()
 
     @classmethod
     def open(cls, collection: str | None = None, *, create: bool = True, settings: Settings | None = None,
-             reader: Reader | None = None, encoder: Encoder | None = None, **overrides: object) -> ThriftRAG:
+             reader: Reader | None = None, encoder: Encoder | None = None, keep_pools: int = 0,
+             **overrides: object) -> ThriftRAG:
         """A collection by name (default: the setting `collection`), made on first ingestion if `create`. `overrides` are
-        settings by name, and win over `settings`.
+        settings by name, and win over `settings`; the collection's own (`rag.collection_settings`) win over defaults and
+        config.toml. `keep_pools`: questions whose candidates are kept in memory, for callers that ask the same ones again
+        under other budgets or selectors; their receipts then leave out what that saved.
 
         Raises:
             CollectionMissing: not there and `create` is False.
             InputError: a name that cannot be a folder's. ConfigError: an unknown or impossible setting.
         """
-        effective = settings if settings is not None and not overrides else configuration.load(
-            {**_given(settings), **overrides})
+        effective = configuration.load(overrides) if settings is None else configuration.overridden(settings, overrides)
         name = collection if collection is not None else effective.collection
-        kb = cls(name, settings=effective, reader=reader, encoder=encoder)
+        effective = collection_settings.layered(effective, folder_of(name, settings=effective))
+        kb = cls(name, settings=effective, reader=reader, encoder=encoder, keep_pools=keep_pools)
         if not create:
             kb._require()
         return kb
@@ -126,29 +133,38 @@ class ThriftRAG:
                 on_report(report)
 
     def ask(self, question: str, *, budget: int | None = None, max_cost: float | None = None, deadline: float | None = None,
-            selector: str | None = None, where: Where | None = None, on_token: Callable[[str], None] | None = None,
-            on_step: Callable[[Step], None] | None = None, cancelled: Callable[[], bool] | None = None) -> Answer:
+            selector: str | None = None, where: Where | None = None, changes: Mapping[str, object] | None = None,
+            on_token: Callable[[str], None] | None = None, on_step: Callable[[Step], None] | None = None,
+            cancelled: Callable[[], bool] | None = None) -> Answer:
         """The answer within `budget` context tokens, `max_cost` US dollars and `deadline` seconds, with its receipt. `where`:
-        only from documents that match, as a filter of `rag.filters`, its JSON form, or text like 'year >= 2020'.
+        only from documents that match, as a filter of `rag.filters`, its JSON form, or text like 'year >= 2020'. `changes`:
+        settings for this question alone, by name (`rag.settings.query_names`).
 
         Raises:
             InputError, BudgetError, DeadlineExceeded, SnapshotError, UpstreamError: see `rag.errors`.
         """
         ceilings = checked_budget(self.settings, tokens=budget, cost=max_cost, seconds=deadline)
         condition = as_filter(where)
-        pipeline = self._pipeline(selector)
+        pipeline = self._pipeline(selector, changes)
         if isinstance(pipeline.reader, Preloading):
             pipeline.reader.load()
         return pipeline.ask(question, budget=ceilings, hooks=Hooks(on_token, on_step, cancelled), where=condition)
 
+    def context(self, question: str, *, budget: int | None = None, selector: str | None = None, where: Where | None = None,
+                changes: Mapping[str, object] | None = None, extracts: Sequence[Extract] | None = None) -> Prepared:
+        """The context that `ask`, or `answer_from` where `extracts` are given, would send to the reader, and what making it
+        took; the reader is not asked."""
+        ceilings = checked_budget(self.settings, tokens=budget, cost=None, seconds=None)
+        return self._pipeline(selector, changes).context(question, budget=ceilings, extracts=extracts, where=as_filter(where))
+
     def answer_from(self, question: str, extracts: Sequence[Extract], *, budget: int | None = None) -> Answer:
         """The answer from a given ordered choice of passages; none asks the reader alone."""
         ceilings = checked_budget(self.settings, tokens=budget, cost=None, seconds=None)
-        return self._pipeline(None).answer_from(question, extracts, budget=ceilings)
+        return self._pipeline().answer_from(question, extracts, budget=ceilings)
 
     def pool(self, question: str, *, where: Where | None = None) -> Pool:
         """The candidates that a selector would see for this question; nothing is asked of the reader."""
-        return self._pipeline(None).pool(question, where=as_filter(where))
+        return self._pipeline().pool(question, where=as_filter(where))
 
     def search(self, query: str, *, mode: str = "hybrid", k: int = 10, where: Where | None = None) -> list[Hit]:
         """The best `k` chunks of documents that `where` allows, best first; fewer where there are fewer."""
@@ -253,8 +269,8 @@ class ThriftRAG:
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
         self.close()
 
-    def _pipeline(self, selector: str | None) -> Pipeline:
-        settings = self.settings
+    def _pipeline(self, selector: str | None = None, changes: Mapping[str, object] | None = None) -> Pipeline:
+        settings = configuration.changed(self.settings, changes) if changes else self.settings
         if selector is not None:
             settings = dataclasses.replace(settings, selector=checked_selector(selector))
         searcher = self._current()
@@ -262,7 +278,7 @@ class ThriftRAG:
             if self._vectors is None:
                 self._vectors = SentenceVectors(searcher.encoder)
             vectors = self._vectors
-        return Pipeline(searcher, self.reader, vectors, settings)
+        return Pipeline(searcher, self.reader, vectors, settings, self._recent)
 
     def _current(self) -> Searcher:
         """The searcher over the newest published state. One still in use by another thread lives until that thread is done."""
@@ -376,12 +392,6 @@ def folder_of(name: str, *, settings: Settings) -> Path:
         raise InputError(f"{name!r} cannot name a collection.", field="collection",
                          hint="Use letters, digits, '-', '_' and '.', starting with a letter or digit, at most 64.")
     return settings.home / COLLECTIONS / name
-
-
-def _given(settings: Settings | None) -> dict[str, object]:
-    if settings is None:
-        return {}
-    return {name: getattr(settings, name) for name in configuration.names()}
 
 
 __all__ = ["CollectionInfo", "ThriftRAG", "delete_collection", "list_collections"]

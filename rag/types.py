@@ -236,6 +236,23 @@ class Receipt:
 
 
 @dataclass(frozen=True, slots=True)
+class Prepared:
+    """What a reader would be sent for a question, and what that took: an answer's first half.
+
+    `context` is empty where nothing should be read, and `reason` says why. `prompt_tokens`: of the whole prompt, 0 then.
+    """
+
+    question: str
+    context: Context
+    reason: str | None
+    prompt_tokens: int
+    naive_tokens: int
+    encoder_passes: int
+    seconds: Mapping[str, float]
+    trace: tuple[Step, ...]
+
+
+@dataclass(frozen=True, slots=True)
 class Answer:
     """The answer object of the contract: the same keys from the CLI, REST and Python."""
 

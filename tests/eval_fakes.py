@@ -4,16 +4,17 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 
-from eval.datasets import Question
+from eval.datasets import Dataset, Question
+from eval.reply import Reply, Shown
 from optimizers.context import render
 from rag.errors import ModelUnavailable
 from rag.llm import Generation, Message, Reader
 from rag.settings import Settings
-from rag.types import Answer, Chunk, Extract, FileFailure, Hit, IngestReport, OnProgress, Receipt
+from rag.types import Answer, Chunk, Extract, FileFailure, Hit, IngestReport, OnProgress, Prepared, Receipt
 
 CORPUS = [
     {"id": "d1", "title": "Normans", "text": "The Normans came from the north. Rollo led them. He came from Norway."},
@@ -105,14 +106,24 @@ class FakeBase:
             self._records[record["id"]] = record
         return IngestReport(added=len(self._records), failures=self._world.failures, interrupted=cancelled())
 
-    def ask(self, question: str, *, budget: int, selector: str | None = None) -> Answer:
-        self._world.asked.append((question, budget, selector))
+    def ask(self, question: str, *, budget: int, changes: Mapping[str, object] | None = None) -> Answer:
+        self._world.asked.append((question, budget, dict(changes or {})))
+        return self.answer_from(question, self._chosen(question, budget), budget=budget)
+
+    def context(self, question: str, *, budget: int, changes: Mapping[str, object] | None = None,
+                extracts: Sequence[Extract] | None = None) -> Prepared:
+        chosen = self._chosen(question, budget) if extracts is None else extracts
+        made = render(chosen, counter=WordTokens(), budget=budget)
+        return Prepared(question, made, reason=None, prompt_tokens=made.tokens + 9, naive_tokens=60, encoder_passes=1,
+                        seconds={"total": 0.1}, trace=())
+
+    def _chosen(self, question: str, budget: int) -> list[Extract]:
         chosen: list[Extract] = []
         for hit in self.search(question, mode="hybrid", k=10):
             extract = Extract(hit.chunk, tuple(range(len(hit.chunk.sentences))))
             if render([*chosen, extract], counter=WordTokens()).tokens <= budget:
                 chosen.append(extract)
-        return self.answer_from(question, chosen, budget=budget)
+        return chosen
 
     def search(self, query: str, *, mode: str, k: int) -> list[Hit]:
         self._world.searched.append((query, mode, k))
@@ -150,12 +161,53 @@ class World:
     def __init__(self) -> None:
         self.collections: dict[str, dict[str, dict[str, str]]] = {}
         self.opened: list[FakeBase] = []
-        self.asked: list[tuple[str, int, str | None]] = []
+        self.cold: list[bool] = []
+        self.closed = False
+        self.peers: list[FakePeer] = []
+        self.asked: list[tuple[str, int, dict[str, object]]] = []
         self.searched: list[tuple[str, str, int]] = []
         self.ingestions = 0
         self.failures: tuple[FileFailure, ...] = ()
 
-    def __call__(self, name: str, *, settings: Settings, reader: Reader | None) -> FakeBase:
+    def __call__(self, name: str, *, settings: Settings, reader: Reader | None, cold: bool = True) -> FakeBase:
         kb = FakeBase(self, name, reader)
         self.opened.append(kb)
+        self.cold.append(cold)
         return kb
+
+    @property
+    def encoded(self) -> tuple[int, int]:
+        return 0, 0
+
+    def close(self) -> None:
+        self.closed = True
+
+    def peer(self, name: str, dataset: Dataset, *, settings: Settings, reader: Reader, cold: bool,
+             on_progress: OnProgress) -> FakePeer:
+        made = FakePeer(dataset, reader)
+        self.peers.append(made)
+        return made
+
+
+class FakePeer:
+    """Shows the first passage, whatever the question."""
+
+    def __init__(self, dataset: Dataset, reader: Reader) -> None:
+        self.closed = False
+        self._first = dataset.passages[0]
+        self._reader = reader
+
+    def answer(self, question: str, *, budget: int, read: bool) -> Reply:
+        text = " ".join(self._first.text.split()[:budget])
+        reply = Reply(context=text, context_tokens=len(text.split()), passages=(Shown(self._first.id, text),), prompt_tokens=20,
+                      seconds={"total": 0.5})
+        if not read:
+            return reply
+        said = self._reader.generate([Message("user", f"{text}\n{question}")], max_tokens=8)
+        return replace(reply, text=said.text, verdict="answered", llm_calls=1)
+
+    def ahead(self, question: str, *, budget: int) -> None:
+        self.answer(question, budget=budget, read=True)
+
+    def close(self) -> None:
+        self.closed = True

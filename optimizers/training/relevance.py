@@ -20,7 +20,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from eval.corpus import opened
-from eval.datasets import Question, chosen, load
+from eval.datasets import Question, load
 from eval.metrics import contains
 from optimizers.pool import Pool, Unit, units
 from optimizers.relevance import FEATURES, WEIGHTS, features
@@ -38,7 +38,7 @@ DEPTHS = (1, 2, 3, 5, 8)
 def rows(folder: Path, *, limit: int, seed: int, home: Path) -> Rows:
     """Features and labels for a seeded sample of the answerable questions of one dataset."""
     dataset = load(folder)
-    questions = list(chosen(dataset, limit=None, answerable=True))
+    questions = [question for question in dataset.questions if question.answers]
     random.Random(seed).shuffle(questions)
     kb = opened(dataset, settings=configuration.load({"home": home}), open_collection=_open, reader=None)
     assert isinstance(kb, ThriftRAG)  # what _open gave: None comes only of cancelling
@@ -46,7 +46,7 @@ def rows(folder: Path, *, limit: int, seed: int, home: Path) -> Rows:
         return [labelled(kb, question) for question in questions[:limit]]
 
 
-def _open(name: str, *, settings: Settings, reader: Reader | None) -> ThriftRAG:
+def _open(name: str, *, settings: Settings, reader: Reader | None, cold: bool) -> ThriftRAG:
     return ThriftRAG.open(name, settings=settings, reader=reader)
 
 

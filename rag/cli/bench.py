@@ -5,27 +5,34 @@ from __future__ import annotations
 import dataclasses
 import sys
 import tempfile
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from rag.cli import complete, interrupt, options, progress, session, terminal
+from rag.cli import complete, edge, interrupt, options, progress, session, terminal
 from rag.errors import InputError
 
 if TYPE_CHECKING:
-    from eval.bench import Measurement
+    from eval.bench import Bench, Measurement
+    from eval.bench_all import Outcome
+    from rag.types import Progress
 
 EXAMPLES = options.examples(
     "thriftrag bench                                   # which benches there are",
     "thriftrag bench ingest                            # passages a second, files to snapshot, against peers",
     "thriftrag bench dense --sizes 10000,100000,1000000 --plots plots/",
+    "thriftrag bench all --out bench-today/            # every bench; the same command goes on where it stopped",
 )
+ALL = "all"
+# Where things lie and what belongs to nobody's figures.
+_NO_MATTER = frozenset({"home", "models", "collection"})
 
 
 def bench(
     name: Annotated[str | None, typer.Argument(metavar="NAME", autocompletion=complete.benches,
-                                               help="What to measure. Without it: the list.")] = None,
+                                               help="What to measure, or `all`. Without it: the list.")] = None,
     data: Annotated[list[Path] | None, typer.Option(
         "--data", metavar="DIR", help="Data set folder to take texts from; may be repeated. Default: the shipped sample.")] = None,
     sizes: Annotated[str | None, typer.Option(
@@ -33,6 +40,9 @@ def bench(
     seed: Annotated[int, typer.Option("--seed", metavar="S", help="Seed of everything random.")] = 13,
     plots: Annotated[Path | None, typer.Option(
         "--plots", metavar="DIR", help="Draw what is better looked at as PNG files in DIR (needs matplotlib).")] = None,
+    out: Annotated[Path | None, typer.Option(
+        "--out", metavar="DIR", help="With `all`: where bench.json and bench.md go; what is finished there is kept.")] = None,
+    again: Annotated[bool, typer.Option("--again", help="With `all`: measure also what is finished.")] = False,
     as_json: options.Json = False,
     home: options.Home = None,
     verbose: options.Verbose = False,
@@ -46,16 +56,24 @@ def bench(
     if name is None:
         _list()
         return
-    measure = benches.load(name)
-    settings = session.settings(home=home, verbose=verbose)
     if plots is not None:
         _require_matplotlib()
+    if name == ALL:
+        _all(out, data=data or [], sizes=sizes, seed=seed, plots=plots, again=again, as_json=as_json, home=home, verbose=verbose)
+        return
+    if out is not None or again:
+        raise InputError("--out and --again belong to `bench all`.", field="out", hint="Leave them out, or run every bench.")
+    measure = _load(name)
+    settings = session.settings(home=home, verbose=verbose)
 
     def work() -> list[Measurement]:
         with tempfile.TemporaryDirectory(prefix="thriftrag-bench-") as scratch, progress.shown() as on_progress:
             given = benches.Options(settings=dataclasses.replace(settings, home=Path(scratch) / "home"), scratch=Path(scratch),
                                     data=tuple(data or ()), sizes=_sizes(sizes), seed=seed, plots=plots)
-            return measure(given, on_progress=on_progress)
+            try:
+                return measure(given, on_progress=on_progress)
+            except ImportError as error:
+                raise _missing(name, error) from error
 
     rows = interrupt.complete(work)
     if as_json:
@@ -67,6 +85,66 @@ def bench(
     from rag.cli import tables
 
     terminal.console(sys.stdout).print(tables.measurements(rows))
+
+
+def _all(out: Path | None, *, data: list[Path], sizes: str | None, seed: int, plots: Path | None, again: bool, as_json: bool,
+         home: Path | None, verbose: bool) -> None:
+    """Every bench, each in a process of its own. Exits 3 if some failed, 1 if all did."""
+    from eval import bench as benches
+    from eval import bench_all
+
+    if out is None:
+        raise InputError("`bench all` needs a folder for its figures.", field="out", hint="Use for instance --out bench-today.")
+    settings = session.settings(home=home, verbose=verbose)
+    names = benches.names()
+    asked = {"data": [str(folder.resolve()) for folder in data], "sizes": list(_sizes(sizes)), "seed": seed,
+             "settings": {str(row["name"]): row["value"] for row in settings.rows()
+                          if row["origin"] != "default" and row["name"] not in _NO_MATTER}}
+
+    def work(cancelled: Callable[[], bool]) -> Outcome:
+        def measured(name: str) -> Mapping[str, object] | None:
+            arguments = bench_all.command(name, data=data, sizes=sizes, seed=seed, plots=plots, home=home)
+            return bench_all.in_own_process(arguments, cancelled=cancelled)
+
+        return bench_all.run_all(names, out, measure=measured, options=asked, again=again, on_progress=_next,
+                                 summaries={name: benches.summary(name) for name in names})
+
+    kept = f"The benches that were finished are in {out}; run the same command again to go on."
+    done = interrupt.run(work, kept=kept, finishing="Stopping the bench in hand; press Ctrl-C again to leave at once.").result
+    if done.stopped:
+        raise edge.Stopped(kept)
+    if as_json:
+        terminal.print_json(done.report)
+    else:
+        sys.stdout.write(terminal.clean((out / bench_all.TABLE).read_text(encoding="utf-8")))
+    print(f"{len(done.ran)} benches ran, {len(done.kept)} were finished already. Figures: {out}", file=sys.stderr)
+    if done.failed:
+        print(f"Failed, and tried again by the same command: {', '.join(done.failed)}.", file=sys.stderr)
+        raise typer.Exit(edge.FAILED if len(done.failed) == len(names) else edge.PARTIAL)
+
+
+def _next(tick: Progress) -> None:
+    """A line for each bench: the bench's own bars follow it."""
+    if tick.note:
+        print(f"Bench {tick.done + 1} of {tick.total}: {tick.note}", file=sys.stderr)
+
+
+def _load(name: str) -> Bench:
+    from eval import bench as benches
+
+    try:
+        return benches.load(name)
+    except ImportError as error:
+        raise _missing(name, error) from error
+
+
+def _missing(name: str, error: ImportError) -> InputError:
+    """The error for a package that is not there; a broken import of ours stays what it is."""
+    package = (error.name or "").partition(".")[0]
+    if package in ("", "rag", "eval", "indexers", "retrievers", "optimizers", "api"):
+        raise error
+    return InputError(f"The bench {name!r} needs the package {package!r}, which is not installed.", code="package_missing",
+                      hint="pip install 'thriftrag[all]' (and 'thriftrag[peers]' for the programs that we are compared with).")
 
 
 def _list() -> None:

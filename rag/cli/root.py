@@ -10,7 +10,7 @@ import typer
 from typer.core import TyperGroup
 from typer.main import get_command, get_group
 
-from rag.cli import ask, bench, collections, config, documents, edge, ingest, models, options, search
+from rag.cli import ask, bench, collections, config, documents, edge, ingest, models, options, search, tune
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -34,7 +34,7 @@ def _evaluate() -> typer.Typer:
 _LATER: dict[str, Callable[[], typer.Typer]] = {"eval": _evaluate}
 
 
-_ORDER = ("ingest", "ask", "search", "documents", "collections", "models", "config", "eval", "bench")
+_ORDER = ("ingest", "ask", "search", "documents", "collections", "tune", "models", "config", "eval", "bench")
 
 
 class Root(TyperGroup):
@@ -96,5 +96,6 @@ app.add_typer(documents.app, name="documents")
 app.add_typer(collections.app, name="collections")
 app.add_typer(models.app, name="models")
 app.command(epilog=config.EXAMPLES, short_help="Show every setting and where its value comes from.")(config.config)
+app.command(epilog=tune.EXAMPLES, short_help="Find the cheapest settings that keep the answers right.")(tune.tune)
 app.command(epilog=bench.EXAMPLES, short_help="Measure speed and size, beside baselines, on this machine.")(bench.bench)
 app.add_typer(typer.Typer(help="Measure answers and retrieval on a labelled dataset."), name="eval")

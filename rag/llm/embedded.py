@@ -39,8 +39,9 @@ class EmbeddedReader:
     local = True
 
     def __init__(self, folder: Path, *, cache_gb: int = 1, name: str | None = None, command: Sequence[str] | None = None,
-                 stall_s: float = STALL_S) -> None:
-        """`command` replaces the worker, for tests.
+                 stall_s: float = STALL_S, prefix_cache: bool = True) -> None:
+        """Without `prefix_cache` every prompt is computed from its beginning, as the first of its kind would be. `command`
+        replaces the worker, for tests.
 
         Raises:
             ModelUnavailable, ModelCorrupt: see `read_card` and `FileTokenizer`.
@@ -51,7 +52,8 @@ class EmbeddedReader:
         self.tokenizer = FileTokenizer(folder / "tokenizer.json")
         self._chat = ChatEncoder(self.tokenizer, template=card.chat_template, bos_token=card.bos_token,
                                  eos_token=card.eos_token)
-        self._command = list(command) if command is not None else worker_command(folder, card, cache_gb=cache_gb)
+        self._command = list(command) if command is not None else worker_command(
+            folder, card, cache_gb=cache_gb, prefix_cache=prefix_cache)
         self._stall_s = stall_s
         self._engine: Engine | None = None
         self._closed = False

@@ -27,10 +27,11 @@ _WORKER = Path(__file__).with_name("worker.py")
 _LEAVE_S = 3.0                  # what a worker gets to end by itself
 
 
-def worker_command(folder: Path, card: ReaderCard, *, cache_gb: int) -> list[str]:
+def worker_command(folder: Path, card: ReaderCard, *, cache_gb: int, prefix_cache: bool = True) -> list[str]:
     """How to start the worker. By path and with -P, so that it runs wherever this package was found, and sees none of it."""
     eos = ",".join(str(number) for number in card.eos_ids)
-    return [sys.executable, "-P", str(_WORKER), str(folder.resolve()), str(cache_gb), eos]
+    return [sys.executable, "-P", str(_WORKER), str(folder.resolve()), str(cache_gb), eos,
+            "prefix" if prefix_cache else "no-prefix"]
 
 
 @dataclass(frozen=True, slots=True)

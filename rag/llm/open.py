@@ -15,8 +15,10 @@ if TYPE_CHECKING:
     from rag.models import ModelCache
 
 
-def open_reader(settings: Settings, *, cache: ModelCache, on_progress: OnProgress = no_progress) -> Reader:
+def open_reader(settings: Settings, *, cache: ModelCache, prefix_cache: bool = True,
+                on_progress: OnProgress = no_progress) -> Reader:
     """The reader, without loading the model or touching the network. A GGUF file is converted on its first use.
+    `prefix_cache`: whether an embedded one may start a prompt from a part that an earlier one had; a server decides itself.
 
     Raises:
         ConfigError: no model goes by that name, or `reader_url` is no address.
@@ -28,7 +30,8 @@ def open_reader(settings: Settings, *, cache: ModelCache, on_progress: OnProgres
     from rag.models import resolve
 
     found = resolve(settings.reader, cache=cache, role="reader", on_progress=on_progress)
-    return EmbeddedReader(Path(found.location), cache_gb=settings.reader_cache_gb, name=found.name)
+    return EmbeddedReader(Path(found.location), cache_gb=settings.reader_cache_gb, name=found.name,
+                          prefix_cache=prefix_cache)
 
 
 def _served(settings: Settings, cache: ModelCache) -> Reader:

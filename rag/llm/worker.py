@@ -29,7 +29,8 @@ _WARM_UP_TOKENS = 32
 
 
 def main(argv: list[str]) -> int:
-    """Arguments: the model's folder, the cache's size in GiB, and the end tokens' ids separated by commas."""
+    """Arguments: the model's folder, the cache's size in GiB, the end tokens' ids separated by commas, and `prefix` to begin
+    a prompt from the cached part of an earlier one, or `no-prefix`."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)    # Ctrl-C is for the parent; we end when it closes our stdin
     # A plain import of openvino forks a process that sends an event over the network; without this package it does not.
     sys.modules["openvino_telemetry"] = None        # type: ignore[assignment]  # documented: the import then fails
@@ -37,9 +38,9 @@ def main(argv: list[str]) -> int:
     os.dup2(2, 1)                                   # native libraries may print: keep that out of the protocol
     inbox: queue.SimpleQueue[dict[str, Any] | None] = queue.SimpleQueue()
     threading.Thread(target=_read, args=(inbox,), daemon=True).start()
-    folder, cache_gb, eos = argv
+    folder, cache_gb, eos, prefix = argv
     try:
-        pipeline = _load(folder, cache_gb=int(cache_gb))
+        pipeline = _load(folder, cache_gb=int(cache_gb), prefix_cache=prefix == "prefix")
         _warm_up(pipeline)
         _say(out, {"ready": True})
         _serve(pipeline, inbox, out, eos={int(number) for number in eos.split(",")})
@@ -51,12 +52,12 @@ def main(argv: list[str]) -> int:
     return 0
 
 
-def _load(folder: str, *, cache_gb: int) -> Any:
+def _load(folder: str, *, cache_gb: int, prefix_cache: bool) -> Any:
     import openvino_genai
 
     scheduler = openvino_genai.SchedulerConfig()
     scheduler.cache_size = cache_gb
-    scheduler.enable_prefix_caching = True
+    scheduler.enable_prefix_caching = prefix_cache
     scheduler.dynamic_split_fuse = True
     scheduler.max_num_batched_tokens = STEP_TOKENS
     scheduler.max_num_seqs = MAX_RUNNING

@@ -12,7 +12,7 @@ from types import SimpleNamespace
 import pytest
 from typer.testing import CliRunner
 
-from eval import bench
+from eval import bench, bench_all
 from rag.cli import session
 from rag.cli.root import app
 from rag.errors import CollectionMissing, DocumentMissing, RagError
@@ -257,6 +257,8 @@ class Cli:
         monkeypatch.setattr(session, "delete_collection", lambda name, chosen: self.deleted.append(name))
         monkeypatch.setattr(session, "model_cache", lambda settings: self.models)
         monkeypatch.setattr(bench, "load", lambda name: lambda options, *, on_progress: self._measured(name, options))
+        monkeypatch.setattr(bench_all, "in_own_process", lambda arguments, *, cancelled: {
+            "results": [row.to_dict() for row in self._measured("all", bench.Options(settings=self.settings, scratch=home))]})
 
     def run(self, *args: str, stdin: str | bytes | None = None) -> Outcome:
         result = CliRunner().invoke(app, list(args), input=stdin)

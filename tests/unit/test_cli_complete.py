@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 from cli_fakes import Cli
 
+from optimizers import SELECTORS
 from rag.cli import complete
 
 
@@ -28,7 +29,8 @@ def test_collections_and_models(cli: Cli, tmp_path: Path) -> None:
 
 
 def test_fixed_choices() -> None:
-    assert complete.selectors("") == ["topk", "sentences", "greedy"]
+    assert complete.selectors("t") == ["topk", "topk_whole"]
+    assert complete.selectors("") == list(SELECTORS)
     assert complete.modes("h") == ["hybrid"]
 
 

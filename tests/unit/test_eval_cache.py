@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import threading
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
 
@@ -23,7 +25,7 @@ def test_the_same_call_is_made_once_also_across_openings(tmp_path: Path) -> None
     second = CachingReader(inner, tmp_path / "out" / "calls.sqlite")
     heard: list[str] = []
     assert second.generate(PROMPT, max_tokens=8, on_token=heard.append) == original
-    assert (inner.calls, heard, second.hits, second.misses, second.replayed_s) == (1, ["Rollo"], 1, 0, 2.0)
+    assert (inner.calls, heard, second.hits, second.misses, second.replayed) == (1, ["Rollo"], 1, 0, (1, 2.0))
     second.end()
 
 
@@ -76,3 +78,89 @@ def test_a_file_that_is_no_store_is_named(tmp_path: Path) -> None:
     (tmp_path / "calls.sqlite").write_bytes(b"not a database, but long enough to be looked at" * 40)
     with pytest.raises(StorageError, match=r"calls\.sqlite"):
         CachingReader(ScriptedReader(), tmp_path / "calls.sqlite")
+
+
+def test_a_call_made_beside_others_is_made_again_when_its_seconds_are_wanted(tmp_path: Path) -> None:
+    inner = ScriptedReader()
+    reader = CachingReader(inner, tmp_path / "calls.sqlite")
+    reader.generate(PROMPT, max_tokens=8)
+    reader.alone = True
+    reader.generate(PROMPT, max_tokens=8)
+    reader.generate(PROMPT, max_tokens=8)
+    reader.alone = False
+    reader.generate(PROMPT, max_tokens=8)
+    assert (inner.calls, reader.hits) == (2, 2)
+
+
+def test_equal_prompts_at_the_same_time_are_one_call(tmp_path: Path) -> None:
+    entered, leave = threading.Event(), threading.Event()
+
+    class Slow(ScriptedReader):
+        def generate(self, *args: object, **options: object) -> Generation:
+            entered.set()
+            assert leave.wait(10)
+            return super().generate(*args, **options)  # type: ignore[arg-type]
+
+    inner = Slow()
+    reader = CachingReader(inner, tmp_path / "calls.sqlite")
+    with ThreadPoolExecutor(4) as pool:
+        first = pool.submit(reader.generate, PROMPT, max_tokens=8)
+        assert entered.wait(10)
+        others = [pool.submit(reader.generate, PROMPT, max_tokens=8) for _ in range(3)]
+        leave.set()
+        assert {first.result().text, *(other.result().text for other in others)} == {"Rollo"}
+    assert (inner.calls, reader.misses, reader.hits) == (1, 1, 3)
+
+
+def test_when_the_one_that_asks_fails_the_next_one_asks(tmp_path: Path) -> None:
+    inner = ScriptedReader()
+    reader = CachingReader(inner, tmp_path / "calls.sqlite")
+    inner.fails_on = "Who"
+    with ThreadPoolExecutor(4) as pool:
+        ended = [pool.submit(reader.generate, PROMPT, max_tokens=8) for _ in range(4)]
+    assert all(isinstance(future.exception(), ModelUnavailable) for future in ended)
+
+
+def test_a_reader_that_comes_back_is_waited_for(tmp_path: Path) -> None:
+    inner = ScriptedReader()
+    inner.fails_on = "Who"
+    pauses: list[float] = []
+
+    def sleep(seconds: float) -> None:
+        pauses.append(seconds)
+        if len(pauses) == 3:
+            inner.fails_on = ""
+
+    reader = CachingReader(inner, tmp_path / "calls.sqlite", patience_s=60, sleep=sleep)
+    assert reader.generate(PROMPT, max_tokens=8).text == "Rollo"
+    assert pauses == [1, 2, 4]
+
+
+def test_a_reader_that_stays_away_is_waited_for_once_and_then_tried_once_a_call(tmp_path: Path) -> None:
+    inner = ScriptedReader()
+    inner.fails_on = "Who"
+    pauses: list[float] = []
+    reader = CachingReader(inner, tmp_path / "calls.sqlite", patience_s=1.5, sleep=pauses.append)
+    for _ in range(3):
+        with pytest.raises(ModelUnavailable):
+            reader.generate(PROMPT, max_tokens=8)
+    # The clock of the test does not move while it "sleeps": the second pause would pass the patience.
+    assert (pauses, inner.calls) == ([1], 4)
+    inner.fails_on = ""
+    assert reader.generate(PROMPT, max_tokens=8).text == "Rollo"
+
+
+def test_fresh_runs_forget_what_earlier_ones_kept_but_not_their_own_calls(tmp_path: Path) -> None:
+    inner = ScriptedReader()
+    CachingReader(inner, tmp_path / "calls.sqlite").generate(PROMPT, max_tokens=8)
+    fresh = CachingReader(inner, tmp_path / "calls.sqlite", forgetful=True)
+    fresh.generate(PROMPT, max_tokens=8)
+    fresh.generate(PROMPT, max_tokens=8)
+    assert (inner.calls, fresh.hits) == (2, 1)
+
+
+def test_readers_of_one_name_at_different_places_are_not_mixed_up(tmp_path: Path) -> None:
+    here, there = ScriptedReader(), ScriptedReader(script=("Who",))
+    CachingReader(here, tmp_path / "calls.sqlite", identity="m http://a").generate(PROMPT, max_tokens=8)
+    other = CachingReader(there, tmp_path / "calls.sqlite", identity="m http://b")
+    assert other.generate(PROMPT, max_tokens=8).text == "Who"

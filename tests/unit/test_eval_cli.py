@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
@@ -27,7 +28,7 @@ def invoke(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.Captu
     """Runs `thriftrag eval ...` in a home of its own; gives exit code, stdout and stderr."""
     world = World()
     monkeypatch.setattr(evaluate, "_Opener", lambda: world)
-    monkeypatch.setattr(evaluate, "_open_reader", lambda settings: reader)
+    monkeypatch.setattr(evaluate, "_open_reader", lambda settings, *, prefix_cache: reader)
     monkeypatch.chdir(tmp_path)
 
     def run(*arguments: object) -> tuple[int, str, str]:
@@ -54,15 +55,16 @@ def test_run_prints_the_summary_it_wrote_and_tells_the_rest_on_stderr(invoke: In
     code, out, err = invoke("run", tiny, "--systems", "gold, topk", "--budgets", "30,40", "--out", "o", "--json")
     assert code == 0
     assert one_object(out) == json.loads((tmp_path / "o" / "summary.json").read_text(encoding="utf-8"))
-    assert err.startswith("12 answers computed; 12 reader calls made, 0 answered from earlier calls.")
+    assert err.startswith("12 rows computed; 12 reader calls made, 0 answered from earlier calls; ")
     code, _, err = invoke("run", tiny, "--systems", "gold,topk", "--budgets", "30,40", "--out", "o", "--json")
-    assert (code, err.split(";")[:2]) == (0, ["0 answers computed", " 12 were there already and were not computed again"])
+    assert (code, err.split(";")[:2]) == (0, ["0 rows computed", " 12 were there already and were not computed again"])
 
 
 def test_run_without_json_prints_the_markdown_table(invoke: Invoke, tiny: Path) -> None:
-    code, out, _ = invoke("run", tiny, "--systems", "topk", "--budgets", "40", "--limit", "1", "--answerable")
+    code, out, _ = invoke("run", tiny, "--systems", "topk", "--budgets", "40", "--answerable")
     assert code == 0
-    assert "| topk | 40 | 1 | 100.0 | 100.0 [100.0, 100.0] |" in out
+    (row,) = json.loads(Path("runs/eval/summary.json").read_text(encoding="utf-8"))["datasets"][0]["systems"]
+    assert re.search(rf"\| topk \| 40 \| 3 \|.* {row['f1']:.1f} \[", out), out
     assert Path("runs/eval/results.jsonl").is_file()
 
 
@@ -70,7 +72,7 @@ def test_run_without_json_prints_the_markdown_table(invoke: Invoke, tiny: Path) 
 def test_exit_code_tells_done_partly_done_and_failed(invoke: Invoke, tiny: Path, reader: ScriptedReader, fails_on: str,
                                                      expected: int) -> None:
     reader.fails_on = fails_on
-    code, _, err = invoke("run", tiny, "--systems", "gold", "--budgets", "40")
+    code, _, err = invoke("run", tiny, "--systems", "gold", "--budgets", "40", "--patience", "0")
     assert code == expected
     assert ("answers failed" in err) is bool(expected)
 
@@ -83,6 +85,9 @@ def test_exit_code_tells_done_partly_done_and_failed(invoke: Invoke, tiny: Path,
     (["--limit", "0"], "limit", "--limit '0' is not a positive whole number"),
     (["--limit", "ten"], "limit", "--limit 'ten' is not a positive whole number"),
     (["--seed", "-1"], "seed", "--seed '-1' is not a whole number from 0"),
+    (["--sample", "some"], "sample", "--sample 'some' is not a whole number from 0"),
+    (["--parallel", "0"], "parallel", "--parallel '0' is not a whole number from 1"),
+    (["--timed", "1.5"], "timed", "--timed '1.5' is not a whole number from 0"),
 ])
 def test_run_refuses_bad_values_as_usage_errors(invoke: Invoke, tiny: Path, arguments: Sequence[str], field: str,
                                                 message: str) -> None:
@@ -95,7 +100,7 @@ def test_run_refuses_bad_values_as_usage_errors(invoke: Invoke, tiny: Path, argu
 
 def test_a_bad_data_set_is_named_before_any_model_is_loaded(invoke: Invoke, tiny: Path,
                                                             monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(evaluate, "_open_reader", lambda settings: pytest.fail("loaded"))
+    monkeypatch.setattr(evaluate, "_open_reader", lambda settings, *, prefix_cache: pytest.fail("loaded"))
     dataset_folder(tiny, queries=[{**QUERIES[0], "evidence": ["d9"]}])
     code, _, err = invoke("run", tiny)
     assert code == 2
@@ -107,7 +112,8 @@ def test_retrieval_prints_the_contracts_shape(invoke: Invoke, tiny: Path) -> Non
     assert code == 0
     (dataset,) = one_object(out)["datasets"]
     assert dataset["dataset"] == "tiny"
-    assert [list(row) for row in dataset["modes"]] == [["mode", "n", "recall@10", "ndcg@10", "mrr", "ms_p50"]] * 2
+    assert [list(row) for row in dataset["modes"]] == [["mode", "n", "recall@10", "ndcg@10", "mrr", "ms_p50", "sufficiency@10",
+                                                               "sufficiency@20"]] * 2
     assert [(row["mode"], row["n"], row["recall@10"]) for row in dataset["modes"]] == [("bm25", 3, 1), ("hybrid", 3, 1)]
 
 

@@ -19,6 +19,10 @@ CORPUS: list[Record] = [{"id": "d1", "title": "Normans", "text": "Rollo came fro
 QUERY: Record = {"id": "q1", "question": "Who came from Norway?", "answers": ["Rollo"], "evidence": ["d1"], "type": "span"}
 
 
+# Of q0 to q9 with seed 13.
+FIRST_OF_TEN = ["q5", "q1", "q4", "q0", "q9", "q6", "q3", "q7", "q2", "q8"]
+
+
 def write(folder: Path, *, corpus: Sequence[object] | None = None, queries: Sequence[object] | None = None) -> Path:
     folder.mkdir(exist_ok=True)
     contents = {"corpus": CORPUS if corpus is None else corpus, "queries": [QUERY] if queries is None else queries}
@@ -81,6 +85,8 @@ def test_digests_tell_changes_apart(tmp_path: Path) -> None:
     (None, [{**QUERY, "answers": ["", " "]}], r"line 1 has nothing but empty answers"),
     (None, [{**QUERY, "question": "  "}], r"line 1 has an empty question"),
     (None, [{**QUERY, "all_answers_needed": "yes"}], r"line 1 has all_answers_needed of type str"),
+    (None, [QUERY, {**QUERY, "id": "q2", "lang": "english"}], r"queries\.jsonl, line 2 has lang 'english', which is no lang"),
+    (None, [{**QUERY, "lang": 3}], r"line 1 has lang of type int; it must be a string"),
 ])
 def test_refuses_with_file_and_line(tmp_path: Path, corpus: Sequence[object] | None, queries: Sequence[object] | None,
                                     expected: str) -> None:
@@ -90,7 +96,7 @@ def test_refuses_with_file_and_line(tmp_path: Path, corpus: Sequence[object] | N
 
 
 def test_refuses_a_missing_folder_and_a_missing_file(tmp_path: Path) -> None:
-    with pytest.raises(InputError, match="nowhere is not a folder"):
+    with pytest.raises(InputError, match="nowhere does not exist"):
         datasets.load(tmp_path / "nowhere")
     (write(tmp_path / "data") / "queries.jsonl").unlink()
     with pytest.raises(InputError, match=r"holds neither queries\.jsonl nor queries\.jsonl\.gz"):
@@ -135,14 +141,75 @@ def test_language_is_told_guessed_by_script_or_by_the_whole_set(tmp_path: Path) 
         {**QUERY, "id": "told", "question": "Rollo?", "lang": "de"}]))
     assert {question.id: question.language for question in found.questions if question.id[0] != "f"} == {
         "short": "fr", "zh": "zh", "told": "de"}
+    assert found.languages == {"fr": 6, "de": 1, "zh": 1}
+
+
+def test_each_question_of_a_mixed_set_has_the_language_of_its_evidence(tmp_path: Path) -> None:
+    texts = {"en": "The Normans were the people who gave their name to the region in the north of France.",
+             "es": "Los normandos fueron los que dieron su nombre a la región del norte de Francia, y por eso se llama así.",
+             "ru": "Норманны дали своё имя области на севере Франции."}
+    corpus = [{"id": language, "title": "", "text": text} for language, text in texts.items()]
+    found = datasets.load(write(tmp_path / "data", corpus=corpus, queries=[
+        {**QUERY, "id": f"{language}{n}", "question": "Rollo?", "evidence": [language]} for language in texts for n in range(3)]))
+    assert {question.id[:2]: question.language for question in found.questions} == {"en": "en", "es": "es", "ru": "ru"}
+    assert found.languages == {"en": 3, "es": 3, "ru": 3}
+
+
+def test_a_language_guessed_for_few_questions_is_not_believed(tmp_path: Path) -> None:
+    corpus = [{"id": "d1", "title": "", "text": "The Normans were the people who gave their name to the region."},
+              {"id": "d2", "title": "", "text": "El Cid: los de la que y en una por con para."}]
+    found = datasets.load(write(tmp_path / "data", corpus=corpus, queries=[
+        {**QUERY, "id": f"q{n}", "question": "Who is it?", "evidence": ["d2" if n == 7 else "d1"]} for n in range(40)]))
+    assert found.languages == {"en": 40}
+
+
+@pytest.mark.parametrize(("told", "expected"), [("zh-Hant", "zh"), ("EN", "en"), ("deu", "deu")])
+def test_a_language_tag_counts_by_its_first_part(tmp_path: Path, told: str, expected: str) -> None:
+    found = datasets.load(write(tmp_path / "data", queries=[{**QUERY, "lang": told}]))
+    assert found.languages == {expected: 1}
+
+
+def test_equal_values_stay_where_all_answers_are_needed(tmp_path: Path) -> None:
+    found = datasets.load(write(tmp_path / "data", queries=[{**QUERY, "answers": ["3", "3"], "all_answers_needed": True}]))
+    assert found.questions[0].answers == ("3", "3")
+
+
+def many(folder: Path, *, count: int) -> datasets.Dataset:
+    """Every second question has an answer."""
+    return datasets.load(write(folder, queries=[
+        {**QUERY, "id": f"q{n}", "answers": ["Rollo"] if n % 2 else [], "type": "x"} for n in range(count)]))
 
 
 def test_limit_counts_after_dropping_questions_without_answers(tmp_path: Path) -> None:
-    rows = [{**QUERY, "id": f"q{n}", "answers": ["Rollo"] if n % 2 else [], "type": "x"} for n in range(6)]
-    found = datasets.load(write(tmp_path / "data", queries=rows))
-    assert [question.id for question in datasets.chosen(found, limit=2, answerable=True)] == ["q1", "q3"]
-    assert [question.id for question in datasets.chosen(found, limit=2)] == ["q0", "q1"]
-    assert len(datasets.chosen(found)) == 6
+    found = datasets.chosen(many(tmp_path / "data", count=20), limit=5, answerable=True)
+    assert len(found) == 5
+    assert all(question.answers for question in found)
+
+
+def test_fewer_questions_are_the_beginning_of_more_and_of_all(tmp_path: Path) -> None:
+    data = many(tmp_path / "data", count=200)
+    everything = datasets.chosen(data)
+    assert sorted(question.id for question in everything) == sorted(question.id for question in data.questions)
+    for limit in (1, 60, 150):
+        assert datasets.chosen(data, limit=limit) == everything[:limit]
+
+
+def test_a_draw_is_spread_over_the_file_and_depends_on_the_seed(tmp_path: Path) -> None:
+    data = many(tmp_path / "data", count=400)
+    places = [int(question.id[1:]) for question in datasets.chosen(data, limit=100)]
+    # A quarter of the draw from each quarter of the file, within four standard deviations; the first 100 would all be in one.
+    assert all(8 <= sum(start <= place < start + 100 for place in places) <= 42 for start in range(0, 400, 100))
+    other = datasets.chosen(data, limit=100, seed=14)
+    assert {question.id for question in other} != {f"q{place}" for place in places}
+    assert datasets.chosen(data, limit=100, seed=14) == other
+
+
+def test_a_draw_is_that_of_the_ids_alone(tmp_path: Path) -> None:
+    """Known values: the order of sha256 over seed and id, which reports in the field rest on."""
+    assert [question.id for question in datasets.chosen(many(tmp_path / "ten", count=10))] == FIRST_OF_TEN
+    shuffled = write(tmp_path / "other", queries=[{**QUERY, "id": f"q{n}", "question": "Who?"} for n in (7, 3, 9, 0)])
+    assert [question.id for question in datasets.chosen(datasets.load(shuffled))] == [
+        identifier for identifier in FIRST_OF_TEN if identifier in {"q7", "q3", "q9", "q0"}]
 
 
 def test_answerable_of_nothing_is_refused(tmp_path: Path) -> None:

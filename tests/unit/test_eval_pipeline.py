@@ -13,20 +13,23 @@ from eval.systems import SYSTEMS, KnowledgeBase
 from rag.llm import Reader
 from rag.settings import Settings
 from rag.thriftrag import ThriftRAG
-from tests.eval_fakes import ScriptedReader, dataset_folder
+from tests.eval_fakes import ScriptedReader, World, dataset_folder
 from tests.fakes import WordEncoder
 
 
-def open_real(name: str, *, settings: Settings, reader: Reader | None) -> KnowledgeBase:
-    return ThriftRAG.open(name, settings=settings, reader=reader, encoder=WordEncoder())
+def open_real(name: str, *, settings: Settings, reader: Reader | None, cold: bool = True) -> KnowledgeBase:
+    return ThriftRAG.open(name, settings=settings, reader=reader, encoder=WordEncoder(), keep_pools=0 if cold else 8)
 
 
 def test_every_system_answers_through_the_pipeline_within_its_budget(tmp_path: Path, settings: Settings) -> None:
     reader = ScriptedReader()
-    plan = Plan(folders=(dataset_folder(tmp_path / "tiny"),), systems=tuple(SYSTEMS), budgets=(12, 30), out=tmp_path / "out")
-    outcome = run(plan, settings=settings, open_reader=lambda: reader, open_collection=open_real)
+    names = tuple(name for name, system in SYSTEMS.items() if system.reply is not None)
+    plan = Plan(folders=(dataset_folder(tmp_path / "tiny"),), systems=names, budgets=(12, 30), out=tmp_path / "out", timed=1,
+                parallel=3)
+    outcome = run(plan, settings=settings, open_reader=lambda *, prefix_cache: reader, open_collection=open_real,
+                  open_peer=World().peer)
     rows = [json.loads(line) for line in (tmp_path / "out" / "results.jsonl").read_text(encoding="utf-8").splitlines()]
-    assert [row["error"] for row in rows] == [None] * (4 * (3 + 4 * 2))
+    assert [row["error"] for row in rows] == [None] * (4 * (3 + (len(names) - 3) * 2))
     assert outcome.failed == 0
     assert all(row["context_tokens"] <= row["budget"] for row in rows if row["budget"])
     shown = {(row["system"], row["question"]): row["shown"] for row in rows if row["budget"] is None}

@@ -13,6 +13,7 @@ from rag import ledger, prompts
 from rag.errors import (
     BudgetError,
     CollectionMissing,
+    ConfigError,
     CostExceeded,
     DeadlineExceeded,
     DocumentMissing,
@@ -22,9 +23,10 @@ from rag.errors import (
     QuestionTooLong,
     SnapshotMismatch,
 )
+from rag.pooling import Recent
 from rag.settings import Settings, load
 from rag.thriftrag import ThriftRAG, delete_collection, list_collections
-from rag.types import Step, Usage
+from rag.types import Step, Usage, whole
 from tests.fakes import ScriptedReader, WordCounter, WordEncoder
 
 STAGES = ["retrieve", "filter", "select", "render", "generate", "check"]
@@ -287,3 +289,80 @@ def test_a_dry_run_creates_no_collection(settings: Settings, docs: Path) -> None
         report = kb.ingest(docs, dry_run=True)
     assert (report.added, report.chunks) == (len(FACTS), len(FACTS))
     assert list_collections(settings) == []
+
+
+WARRANTY = "How long does the warranty of the kettle last?"
+
+
+@pytest.mark.parametrize("changes", [None, {"selector": "topk"}, {"mode": "bm25", "candidates": 1}])
+def test_a_context_is_what_an_answer_reads_and_asks_nobody(kb: ThriftRAG, changes: dict[str, object] | None) -> None:
+    made = kb.context(WARRANTY, budget=40, changes=changes)
+    assert kb.reader.prompts == []  # type: ignore[attr-defined]
+    answer = kb.ask(WARRANTY, budget=40, changes=changes)
+    assert made.context == answer.context
+    assert (made.prompt_tokens, made.naive_tokens) == (answer.receipt.prompt_tokens, answer.receipt.naive_tokens)
+    assert [step.stage for step in made.trace] == STAGES[:4]
+    assert made.seconds["total"] >= sum(s for name, s in made.seconds.items() if name != "total")
+
+
+def test_a_context_of_given_passages_is_what_answer_from_reads(kb: ThriftRAG) -> None:
+    extracts = [whole(hit.chunk) for hit in kb.search("kettle", k=2)]
+    made = kb.context(WARRANTY, budget=64, extracts=extracts)
+    answer = kb.answer_from(WARRANTY, extracts, budget=64)
+    assert made.context == answer.context
+    assert (made.prompt_tokens, made.naive_tokens) == (answer.receipt.prompt_tokens, answer.receipt.naive_tokens)
+    assert kb.context(WARRANTY, budget=64, extracts=()).context.text == ""
+
+
+@pytest.mark.parametrize(("question", "budget", "reason"), [("zebra quagga okapi", 64, "nothing_relevant"),
+                                                            (WARRANTY, 2, "budget_too_small")])
+def test_a_context_that_is_empty_says_why_and_costs_no_prompt(kb: ThriftRAG, question: str, budget: int, reason: str) -> None:
+    made = kb.context(question, budget=budget)
+    assert made.reason is not None
+    assert made.reason.startswith(reason)
+    assert (made.context.text, made.prompt_tokens) == ("", 0)
+
+
+def test_settings_of_one_question_do_not_outlast_it(kb: ThriftRAG) -> None:
+    changed = kb.ask(WARRANTY, budget=64, changes={"selector": "topk", "candidates": 1})
+    assert len(changed.context.passages) == 1
+    assert changed.config != kb.ask(WARRANTY, budget=64).config
+    assert kb.settings.selector == "greedy"
+
+
+@pytest.mark.parametrize(("changes", "code", "message"), [
+    ({"selectr": "topk"}, "unknown_setting", "Unknown setting 'selectr' from the call"),
+    ({"candidates": 0}, "config_invalid", "candidates = 0 .from the call. is out of bounds"),
+    ({"embedder": "other"}, "setting_fixed", "embedder .from the call. cannot be changed")])
+def test_settings_that_cannot_be_changed_for_a_question_are_named(kb: ThriftRAG, changes: dict[str, object], code: str,
+                                                                  message: str) -> None:
+    with pytest.raises(ConfigError, match=message) as caught:
+        kb.ask(WARRANTY, changes=changes)
+    assert caught.value.code == code
+
+
+def test_kept_candidates_save_the_search_until_the_collection_changes(settings: Settings, docs: Path) -> None:
+    with open_kb(settings, keep_pools=2) as kb:
+        kb.ingest(docs)
+        first = kb.context(WARRANTY, budget=64)
+        again = kb.context(WARRANTY, budget=20, selector="topk")
+        assert first.encoder_passes > 0
+        assert again.encoder_passes == 0
+        assert again.naive_tokens == first.naive_tokens
+        (docs / "warranty.md").write_text("# Warranty\n\nThe warranty of the kettle lasts forty years.\n", encoding="utf-8")
+        kb.ingest(docs)
+        assert "forty years" in kb.context(WARRANTY, budget=64).context.text
+
+
+def test_recent_keeps_the_most_recent_and_nothing_when_it_has_no_room() -> None:
+    made: list[str] = []
+
+    def get(memory: Recent[str], key: str) -> str:
+        return memory.get(key, lambda: made.append(key) or key.upper())
+
+    two = Recent[str](2)
+    assert [get(two, key) for key in "abacb"] == ["A", "B", "A", "C", "B"]
+    assert made == ["a", "b", "c", "b"]
+    none = Recent[str](0)
+    made.clear()
+    assert [get(none, "a"), get(none, "a"), made] == ["A", "A", ["a", "a"]]

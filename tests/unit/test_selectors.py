@@ -9,10 +9,13 @@ import numpy as np
 import pytest
 
 from optimizers import SELECTORS, relevance
+from optimizers.adagres import AdagresSettings, redundancy_weight
 from optimizers.context import render
+from optimizers.mmr import choose_by_mmr
 from optimizers.pool import Candidate, Pool, units
 from optimizers.training import relevance as training
-from rag.types import Selection
+from optimizers.vectors import mean_likeness
+from rag.types import Context, Extract, Selection
 from tests.fakes import WordCounter, make_chunk
 
 COUNTER = WordCounter()
@@ -36,6 +39,10 @@ def hash_of(name: str) -> int:
 
 def select(name: str, pool: Pool, budget: int) -> Selection:
     return SELECTORS[name](pool, budget=budget, stop=lambda: False, render=lambda extracts: render(extracts, counter=COUNTER))
+
+
+def rendered(extracts: Sequence[Extract]) -> Context:
+    return render(extracts, counter=COUNTER)
 
 
 def kept(selection: Selection) -> list[tuple[str, tuple[int, ...]]]:
@@ -89,6 +96,89 @@ def test_greedy_never_takes_a_near_duplicate() -> None:
     pool = Pool((candidate("Otters hold hands when asleep.", .9, name="a", vectors=[[1, 0]]),
                  candidate("Otters hold hands while asleep.", .89, name="b", vectors=[[.999, .04]])), {})
     assert kept(select("greedy", pool, 100)) == [("a", (0,))]
+
+
+def test_whole_chunks_in_rank_order_stop_at_the_first_that_does_not_fit() -> None:
+    pool = Pool((candidate("One two three.", .1, name="a"),
+                 candidate("Far too long a chunk. It has two sentences.", .9, .9, name="b"),
+                 candidate("Five six.", .9, name="c")), {})
+    found = select("topk_whole", pool, 9 + 8)
+    assert kept(found) == [("a", (0,))]
+    assert [row.why for row in found.considered] == [
+        "whole", "its 11 tokens, mark and heading did not fit into the 8 that were left", "a better candidate did not fit"]
+    assert kept(select("topk_whole", pool, 9 + 16 + 8)) == [("a", (0,)), ("b", (0, 1)), ("c", (0,))]
+
+
+def test_mmr_prefers_what_is_new_to_what_repeats() -> None:
+    pool = Pool((candidate("Otters hold hands when asleep.", .9, name="a", vectors=[[1, 0]]),
+                 candidate("Otters hold hands while asleep.", .8, name="b", vectors=[[.9, .436]]),
+                 candidate("They live in rivers.", .5, name="c", vectors=[[0, 1]])), {})
+    # After a, b is worth .7 * .8 - .3 * .9 = .29 and c .7 * .5 = .35.
+    assert [doc for doc, _ in kept(select("mmr", pool, 100))] == ["a", "c", "b"]
+    strict = choose_by_mmr(pool, budget=100, render=rendered, stop=lambda: False, weight=0.8)
+    assert [doc for doc, _ in kept(strict)] == ["a", "b", "c"]      # .64 - .18 against .4
+    by_relevance = choose_by_mmr(pool, budget=100, render=rendered, stop=lambda: False, weight=1.0)
+    assert [doc for doc, _ in kept(by_relevance)] == ["a", "b", "c"]
+    assert [doc for doc, _ in kept(select("mmr", pool, 21))] == ["a", "c"]
+
+
+def test_the_knapsack_gives_up_the_best_chunk_for_two_that_are_worth_more() -> None:
+    pool = Pool((candidate("The best chunk of all is also by far the longest.", .9, name="a"),
+                 candidate("Short and good.", .5, name="b"), candidate("Nearly as good.", .5, name="c"),
+                 candidate("Not it.", -.1, name="d")), {})
+    found = select("knapsack", pool, 18)
+    assert kept(found) == [("b", (0,)), ("c", (0,))]
+    assert found.utility == pytest.approx(1.0)
+    assert [row.why for row in found.considered] == [
+        "other candidates were worth more for the same tokens", "whole", "whole", "it is not relevant"]
+    assert kept(select("knapsack", pool, 17)) == [("a", (0,))]
+
+
+def test_the_knapsack_is_no_greedy_choice_by_relevance_per_token() -> None:
+    # Per token the first is best, and the two others together are better.
+    pool = Pool((candidate("One two three four five.", .6, name="a"), candidate("One two three four.", .5, name="b"),
+                 candidate("Six seven eight nine.", .5, name="c")), {})
+    assert [doc for doc, _ in kept(select("knapsack", pool, 20))] == ["b", "c"]
+
+
+def test_adagres_stops_where_redundancy_outweighs_relevance() -> None:
+    pool = Pool((candidate("Otters hold hands when asleep.", .9, name="a", vectors=[[1, 0]]),
+                 candidate("Otters hold hands while asleep.", .8, name="b", vectors=[[.9, .436]]),
+                 candidate("They live in rivers.", .5, name="c", vectors=[[0, 1]])), {})
+    assert [doc for doc, _ in kept(select("adagres", pool, 100))] == ["a", "b", "c"]    # room for many: little penalty
+    assert [doc for doc, _ in kept(select("adagres", pool, 40))] == ["a", "c", "b"]
+    tight = select("adagres", pool, 13)
+    assert [doc for doc, _ in kept(tight)] == ["a"]
+
+
+def test_the_weight_of_redundancy_by_hand() -> None:
+    rows = np.asarray([[1, 0], [.6, .8], [-.6, .8]])
+    between = (.6 + 0 + .28) / 3        # the first and the last point away from each other
+    assert mean_likeness(rows) == pytest.approx(between)
+    assert mean_likeness(rows[:1]) == 0
+    assert redundancy_weight(.7, between, expected=5) == pytest.approx(.7 / (0.5 * 4 * between), rel=1e-5)
+    changed = AdagresSettings(kappa=1.0, scale=2.0, shift=-0.1)
+    assert redundancy_weight(.7, between, expected=5, settings=changed) == pytest.approx(2 * .7 / (4 * between) - 0.1, rel=1e-5)
+    assert redundancy_weight(.7, between, expected=0.5) > 1e5     # room for less than one: one, and no second
+    assert redundancy_weight(.7, between, expected=5, settings=AdagresSettings(shift=-9)) == 0
+
+
+def test_adagres_leaves_out_what_says_the_same_again() -> None:
+    same = [candidate(f"Otters hold hands, says source {name}.", .8, name=name, vectors=[[1, 0]]) for name in "bcd"]
+    pool = Pool((candidate("They live in rivers.", .9, name="a", vectors=[[0, 1]]), *same), {})
+    found = select("adagres", pool, 34)
+    assert kept(found) == [("a", (0,)), ("b", (0,))]
+    assert found.considered[2].why == "its redundancy outweighs its relevance"
+
+
+@pytest.mark.parametrize("name", ["topk_whole", "mmr", "knapsack", "adagres", "carrot"])
+def test_a_pool_of_which_no_chunk_fits_whole_gives_an_empty_choice_with_reasons(name: str) -> None:
+    pool = Pool((candidate("Otters hold hands when they sleep.", .9, name="a"),
+                 candidate("Another long one, says the book.", .8, name="b")), {})
+    found = select(name, pool, 10)
+    assert found.extracts == ()
+    assert "7 tokens, mark and heading" in found.considered[0].why
+    assert kept(select(name, pool, 12)) == [("a", (0,))]
 
 
 @pytest.mark.parametrize("name", SELECTORS)
