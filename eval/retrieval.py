@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from eval.datasets import Dataset, Question
+from eval.datasets import SEED, Dataset, Question, sampled
 from eval.metrics import ndcg_at, ranked_documents, recall_at, reciprocal_rank, sufficiency_at
 from eval.statistics import mean
 from eval.systems import KnowledgeBase
@@ -74,13 +74,13 @@ def modes_named(names: Sequence[str]) -> tuple[Mode, ...]:
     return tuple(mode for name in dict.fromkeys(names) for mode in MODES if mode == name)
 
 
-def with_evidence(dataset: Dataset, *, limit: int | None) -> list[Question]:
-    """The first `limit` questions whose gold documents are known.
+def with_evidence(dataset: Dataset, *, limit: int | None, seed: int = SEED) -> Sequence[Question]:
+    """`limit` questions whose gold documents are known, drawn with `seed`; without a limit all of them.
 
     Raises:
         InputError: there is none.
     """
-    found = [question for question in dataset.questions if question.evidence][:limit]
+    found = sampled([question for question in dataset.questions if question.evidence], seed=seed)[:limit]
     if not found:
         raise InputError(f"No question of {dataset.name} names its evidence.", code="dataset_invalid",
                          hint="Retrieval can only be measured where the gold documents are known.")

@@ -16,7 +16,9 @@ from rag.cli import complete, edge, eval_convert, eval_report, interrupt, option
 from rag.errors import BudgetError, InputError
 
 if TYPE_CHECKING:
-    from eval.datasets import Dataset
+    from ir_measures.measures import Measure
+
+    from eval.datasets import Dataset, Question
     from eval.retrieval import ModeResult
     from eval.runner import Outcome, Peer
     from eval.systems import KnowledgeBase
@@ -117,23 +119,28 @@ def run_(
 def retrieval(
     datasets: Folders,
     modes: Annotated[str, typer.Option("--modes", metavar="A,B", help="What to compare.")] = "bm25,dense,hybrid",
+    measures: Annotated[str, typer.Option(
+        "--measures", metavar="A,B", help="Further measures by their names in ir-measures, for instance AP,P@5 "
+                                          "(pip install 'thriftrag[eval]').")] = "",
     limit: Limit = None,
+    seed: Annotated[str, typer.Option("--seed", metavar="S", help="Seed of the sample that --limit draws.")] = "13",
+    layout: Layout = None,
     as_json: options.Json = False,
     home: options.Home = None,
     verbose: options.Verbose = False,
 ) -> None:
     """Search for every question whose gold documents are known: recall, nDCG and reciprocal rank by document, and time."""
     from eval.datasets import load
-    from eval.retrieval import modes_named, with_evidence
+    from eval.retrieval import measures_named, modes_named, with_evidence
 
-    chosen, count = modes_named(_names(modes)), _limit(limit)
+    chosen, count, drawn = modes_named(_names(modes)), _limit(limit), _whole(seed, "seed")
+    further = measures_named(_names(measures)) if measures else ()
     settings = session.settings(home=home, verbose=verbose)
-    data = [load(folder) for folder in datasets]
-    for dataset in data:
-        with_evidence(dataset, limit=count)
+    data = [(dataset, with_evidence(dataset, limit=count, seed=drawn))
+            for dataset in (load(folder, layout=layout) for folder in datasets)]
     with progress.shown() as on_progress:
         found = interrupt.run(
-            lambda cancelled: _search_all(data, chosen, limit=count, settings=settings, on_progress=on_progress,
+            lambda cancelled: _search_all(data, chosen, further=further, settings=settings, on_progress=on_progress,
                                           cancelled=cancelled),
             kept="Passages that were read in stay; measurements were not kept.", grace_s=5.0)
     if found.stopped:
@@ -212,23 +219,23 @@ class _Opener:
             self._cache.close()
 
 
-def _search_all(data: Sequence[Dataset], modes: Sequence[Mode], *, limit: int | None, settings: Settings,
-                on_progress: OnProgress, cancelled: Callable[[], bool]) -> list[tuple[str, list[ModeResult]]]:
+def _search_all(data: Sequence[tuple[Dataset, Sequence[Question]]], modes: Sequence[Mode], *, further: Sequence[Measure],
+                settings: Settings, on_progress: OnProgress,
+                cancelled: Callable[[], bool]) -> list[tuple[str, list[ModeResult]]]:
     """Results by data set; what was cancelled is missing."""
     from eval.corpus import opened
-    from eval.retrieval import measure, with_evidence
+    from eval.retrieval import measure
 
     open_collection = _Opener()
     found = []
-    for dataset in data:
+    for dataset, questions in data:
         kb = opened(dataset, settings=settings, open_collection=open_collection, reader=None, on_progress=on_progress,
                     cancelled=cancelled)
         if kb is None:
             break
         with closing(kb):
-            questions = with_evidence(dataset, limit=limit)
-            rows = [measure(questions, kb, mode=mode, note=dataset.name, on_progress=on_progress, cancelled=cancelled)
-                    for mode in modes]
+            rows = [measure(questions, kb, mode=mode, note=dataset.name, further=further, on_progress=on_progress,
+                            cancelled=cancelled) for mode in modes]
         found.append((dataset.name, [row for row in rows if row is not None]))
     return found
 
@@ -286,11 +293,14 @@ def _tell_run(outcome: Outcome, opener: _Opener, out: Path, *, as_json: bool) ->
 def _tell_retrieval(found: Sequence[tuple[str, Sequence[ModeResult]]]) -> None:
     from rag.cli import tables
 
+    further = list(found[0][1][0].further) if found and found[0][1] else []
     table = tables.listing(("data set", "left"), ("mode", "left"), ("n", "right"), ("recall@10", "right"),
-                           ("nDCG@10", "right"), ("MRR", "right"), ("all evidence in 10", "right"), ("ms (median)", "right"))
+                           ("nDCG@10", "right"), ("MRR", "right"), ("all evidence in 10", "right"), ("in 20", "right"),
+                           *((name, "right") for name in further), ("ms (median)", "right"))
     for name, rows in found:
         for row in rows:
-            figures = (row.recall_at_10, row.ndcg_at_10, row.mrr, row.sufficiency_at_10)
+            figures = (row.recall_at_10, row.ndcg_at_10, row.mrr, row.sufficiency_at_10, row.sufficiency_at_20,
+                       *row.further.values())
             table.add_row(terminal.one_line(name), row.mode, f"{row.n:,}", *(f"{figure:.3f}" for figure in figures),
                           f"{row.ms_p50:.1f}")
     terminal.console(sys.stdout).print(table)

@@ -123,6 +123,17 @@ def test_retrieval_table_names_every_mode(invoke: Invoke, tiny: Path) -> None:
     assert all(mode in out for mode in ("bm25", "dense", "hybrid"))
 
 
+def test_retrieval_adds_measures_by_name(invoke: Invoke, tiny: Path) -> None:
+    code, out, _ = invoke("retrieval", tiny, "--modes", "bm25", "--measures", "AP,P@1", "--json")
+    assert code == 0
+    (row,) = one_object(out)["datasets"][0]["modes"]
+    assert (row["AP"], row["P@1"]) == (1, 1)
+    code, out, _ = invoke("retrieval", tiny, "--modes", "bm25", "--measures", "AP")
+    assert (code, "AP" in out) == (0, True)
+    code, _, err = invoke("retrieval", tiny, "--measures", "XY@3")
+    assert (code, "'XY@3' cannot be used" in err) == (2, True)
+
+
 def test_retrieval_refuses_unknown_modes(invoke: Invoke, tiny: Path) -> None:
     code, _, err = invoke("retrieval", tiny, "--modes", "sparse")
     assert code == 2

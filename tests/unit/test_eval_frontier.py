@@ -70,6 +70,18 @@ def test_systems_are_judged_against_all_that_a_budget_binds() -> None:
     assert (found["ceiling"].area, found["ceiling"].x_for_95, found["ceiling"].dominated) == (None, None, (False,))
 
 
+def test_area_begins_in_the_middle_of_a_line_where_others_begin_later() -> None:
+    # At 200 the line from 40 at 100 to 60 at 400 has reached 50.
+    assert area(points((100, 40), (400, 60)), least=200, most=400) == pytest.approx(55)
+    assert area(points((100, 40), (200, 60)), least=300, most=600) == pytest.approx(60)
+
+
+def test_a_system_that_shows_next_to_nothing_wins_no_area_by_it() -> None:
+    found = judged({"empty": points((2, 20), (256, 40)), "full": points((64, 30), (256, 50))})
+    assert found["full"].area == pytest.approx(40)
+    assert found["empty"].area == pytest.approx((20 + 20 * 5 / 7 + 40) / 2)
+
+
 def test_a_free_system_can_be_dominated_and_dominates_nothing() -> None:
     found = judged({"thrift": points((100, 50)), "closed_book": points((100, 20)), "gold": points((10, 99))},
                    free=("closed_book", "gold"))

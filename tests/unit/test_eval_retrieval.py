@@ -34,7 +34,7 @@ def ticking(step: float) -> Iterator[float]:
 
 def test_measures_every_question_by_its_documents_best_chunk(tmp_path: Path) -> None:
     questions = retrieval.with_evidence(load(dataset_folder(tmp_path / "tiny")), limit=None)
-    assert [question.id for question in questions] == ["q1", "q2", "q4"]
+    assert sorted(question.id for question in questions) == ["q1", "q2", "q4"]
     world, clock = World(), ticking(0.004)
     found = retrieval.measure(questions, Ranked(world, "c", None), mode="bm25", clock=lambda: next(clock))
     assert found is not None
