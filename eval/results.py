@@ -55,10 +55,12 @@ class Results:
         except OSError as error:
             raise _refused(folder, error) from error
 
-    def done(self, key: Key, *, read: bool) -> bool:
-        """Whether the row is there; a context alone is not enough where the reader is wanted."""
+    def done(self, key: Key, *, read: bool, timed: bool) -> bool:
+        """Whether the row is there; a context alone is not enough where the reader is wanted, nor an answer that was made beside
+        others where its seconds are."""
         row = self.rows.get(key)
-        return row is not None and row["error"] is None and (row["read"] is True or not read)
+        return (row is not None and row["error"] is None and (row["read"] is True or not read)
+                and (row["timed"] is True or not timed))
 
     def append(self, row: Row) -> None:
         """Raises StorageError if the disk refuses; the rows before this one are safe."""

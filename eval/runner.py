@@ -154,7 +154,7 @@ def run(plan: Plan, *, settings: Settings, open_reader: OpenReader, open_collect
             "chunk_tokens": settings.chunk_tokens, "config": settings.config_hash(), "version": __version__}
     digests = {task.dataset.name: task.dataset.digest for task in tasks}
     with closing(Results(plan.out, run=made, datasets=digests)) as results, closing(Contexts(plan.out)) as contexts:
-        todo = [task for task in tasks if not results.done(task.key, read=task.read)]
+        todo = [task for task in tasks if not results.done(task.key, read=task.read, timed=task.timed)]
         means = _Means(settings, open_reader, open_collection, open_peer, results, contexts, on_progress, cancelled)
         calls = remembered = 0
         for kind, pass_ in _PASSES.items():

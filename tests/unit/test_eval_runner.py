@@ -247,6 +247,14 @@ def test_a_timed_call_that_was_made_beside_others_before_is_made_again(bench: Be
     assert bench.reader.calls == 6
 
 
+def test_seconds_may_be_asked_for_later(bench: Bench) -> None:
+    bench.run()
+    again = bench.run(timed=2)
+    assert (again.kept, again.computed) == (2, 2)
+    assert bench.summary["details"][0]["n_seconds"] == 2
+    assert bench.run(timed=1).computed == 0
+
+
 def test_contexts_that_were_read_are_kept_once_each(bench: Bench) -> None:
     bench.run(systems=("gold", "topk"), budgets=(30, 40))
     with closing(sqlite3.connect(bench.plan.out / "contexts.sqlite")) as db:
