@@ -48,10 +48,10 @@ def summarise(rows: Sequence[Row], *, systems: Mapping[str, bool], budgets: Sequ
     found = estimates({place: [one.columns] for place, one in groups.items()}, names=FIGURES, seed=seed)
     # In an order of their own: a data set's place decides what is drawn for it.
     strata = sorted(names) if len(names) > 1 else []
-    pooled = {(MACRO, *key): some for key in keys if any(some := [groups.get((name, *key)) for name in strata])}
-    macro = estimates({place: [one.columns if one else {} for one in some] for place, some in pooled.items()},
-                      names=FIGURES, seed=seed)
-    complete = {place: macro[place] for place, some in pooled.items() if all(some)}
+    # Only what every data set has: means over different data sets cannot be compared.
+    pooled = {(MACRO, *key): [groups[name, *key] for name in strata] for key in keys
+              if strata and all((name, *key) in groups for name in strata)}
+    macro = estimates({place: [one.columns for one in some] for place, some in pooled.items()}, names=FIGURES, seed=seed)
     judged = agreements(rows)
     return {
         "datasets": [{"dataset": name, "systems": [
@@ -62,7 +62,7 @@ def summarise(rows: Sequence[Row], *, systems: Mapping[str, bool], budgets: Sequ
         "macro": [_details(place, budget, pooled[place], macro[place], systems)
                   for place, budget in _listed(pooled, systems, budgets)],
         "differences": _differences(groups, strata, systems, seed),
-        "frontiers": [row for name in names for row in _frontiers(name, found, systems)] + _frontiers(MACRO, complete, systems),
+        "frontiers": [row for name in names for row in _frontiers(name, found, systems)] + _frontiers(MACRO, macro, systems),
         "types": _types(rows, names, systems, budgets, seed),
         **({"agreement": judged} if judged else {}),
     }
@@ -88,15 +88,14 @@ def _published(one: Group, found: Estimates) -> dict[str, object]:
     return {"n": len(one.rows), "em": figures["em"], **told("f1", found["f1"]), **figures}
 
 
-def _details(place: Place, budget: int | None, parts: Sequence[Group | None], found: Estimates,
+def _details(place: Place, budget: int | None, parts: Sequence[Group], found: Estimates,
              systems: Mapping[str, bool]) -> dict[str, object]:
     """Every figure with its interval and n. Of several data sets: counts are sums, shares and seconds means of theirs."""
-    known = [one for one in parts if one is not None]
-    counted = [counts(one) for one in known]
-    timed = [stages(one) for one in known if one.columns["seconds"]]
+    counted = [counts(one) for one in parts]
+    timed = [stages(one) for one in parts if one.columns["seconds"]]
     return {
-        "system": place[1], "budget": budget, "bound": systems[place[1]], "datasets": len(known),
-        "n": sum(len(one.rows) for one in known),
+        "system": place[1], "budget": budget, "bound": systems[place[1]], "datasets": len(parts),
+        "n": sum(len(one.rows) for one in parts),
         **{name: _pooled(name, [each[name] for each in counted]) for name in counted[0]},
         **{key: value for name in FIGURES
            for key, value in {f"n_{name}": found[name].n, **told(name, found[name])}.items()},
@@ -115,9 +114,9 @@ def _differences(groups: Mapping[Place, Group], strata: Sequence[str], systems: 
     pairs: dict[Place, Columns] = {
         place: {name: _paired(one, groups[other], name) for name in _QUALITIES} for place, one in groups.items()
         if place[1] != BASELINE and systems[place[1]] and (other := (place[0], BASELINE, place[2])) in groups}
-    keys = dict.fromkeys(place[1:] for place in pairs) if strata else {}
+    keys = [key for key in dict.fromkeys(place[1:] for place in pairs) if strata and all((name, *key) in pairs for name in strata)]
     found = estimates({place: [columns] for place, columns in pairs.items()}, names=_QUALITIES, seed=seed)
-    found |= estimates({(MACRO, *key): [pairs.get((name, *key), {}) for name in strata] for key in keys},
+    found |= estimates({(MACRO, *key): [pairs[name, *key] for name in strata] for key in keys},
                        names=_QUALITIES, seed=seed)
     return [{"dataset": dataset, "system": system, "against": BASELINE, "budget": budget, "n": some["f1"].n,
              **told("f1", some["f1"]), "n_answer_in_context": some["answer_in_context"].n,
@@ -131,8 +130,7 @@ def _paired(mine: Group, baseline: Group, name: str) -> list[float]:
 
 
 def _frontiers(dataset: str, found: Mapping[Place, Estimates], systems: Mapping[str, bool]) -> Table:
-    """One for each cost and quality, where anything cost anything. The caller leaves out of a macro mean what some data set
-    lacks: systems are compared on the same data."""
+    """One for each cost and quality, where anything cost anything."""
     told_here = {place: some for place, some in found.items() if place[0] == dataset}
     tables: Table = []
     for x in _COSTS:
