@@ -1,0 +1,88 @@
+"""Trains term weights: `python -m indexers.training.tilde --data DIR... --out DIR`.
+
+Everything is kept below --out and found again by the next run: hidden states, teachers' weights, candidates, the checkpoint.
+A run that was killed goes on where its last checkpoint was and ends with the same weights; a run with other settings needs
+another --out. Needs the extra `torch`, and `plots` for the curves.
+"""
+
+from __future__ import annotations
+
+import argparse
+import shlex
+import sys
+import time
+from collections.abc import Sequence
+from pathlib import Path
+
+from rag.errors import RagError
+from rag.types import OnProgress, Progress
+
+_EVERY_S = 20.0
+
+
+def main(arguments: list[str] | None = None) -> int:
+    options = _parser().parse_args(arguments)
+    try:
+        import torch
+
+        from indexers.training.tilde.run import run
+    except ImportError as error:
+        print(f"Training needs torch, which is not installed ({error}). pip install 'thriftrag[torch,plots]'", file=sys.stderr)
+        return 2
+    if options.threads:
+        torch.set_num_threads(options.threads)
+    command = _command(sys.argv[1:] if arguments is None else arguments)
+    try:
+        run(options, command=command, on_progress=_telling())
+    except RagError as error:
+        print(error, file=sys.stderr)
+        return 1
+    return 0
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(prog="python -m indexers.training.tilde", description=__doc__,
+                                     formatter_class=argparse.RawDescriptionHelpFormatter)
+    add = parser.add_argument
+    add("--data", nargs="+", type=Path, required=True, metavar="DIR", help="data sets to train on; a slice of each is held out")
+    add("--sanity", nargs="*", type=Path, default=[], metavar="DIR", help="data sets of another style, to look at")
+    add("--out", type=Path, required=True, help="where everything goes")
+    add("--backbone", type=Path, help="folder of a BERT encoder as it was published (default: --model is fetched)")
+    add("--model", default="all-minilm-l6-v2", help="registry name of the backbone (default all-minilm-l6-v2)")
+    add("--tap", type=int, default=5, help="backbone layers below the own layer (default 5)")
+    add("--teacher", type=Path, help="folder of SPLADE-tiny, as a second teacher")
+    add("--steps", type=int, default=1500)
+    add("--seed", type=int, default=13)
+    add("--device", default="cpu", help="cpu or cuda")
+    add("--bf16", action="store_true", help="compute in bf16 where that is safe")
+    add("--threads", type=int, default=0, help="of torch; 0: as it likes")
+    add("--tokens", type=int, default=128, help="of a passage that training reads (default 128)")
+    add("--depth", type=int, default=30, help="hard candidates from BM25 and as many from the dense vectors (default 30)")
+    add("--most", type=int, default=24_000, help="queries to draw from, half of them real (default 24000)")
+    add("--every", type=int, default=100, help="steps between checkpoints with a look at the held-out slices (default 100)")
+    add("--limit", type=int, default=None, help="passages of each data set at most, for a trial")
+    add("--set", nargs="*", default=[], metavar="NAME=VALUE", help="a field of the plan: see indexers/training/tilde/plan.py")
+    return parser
+
+
+def _command(arguments: Sequence[str]) -> str:
+    """As it can be run elsewhere: of paths only the names are kept."""
+    named = [Path(each).name if "/" in each else each for each in arguments]
+    return shlex.join(["python", "-m", "indexers.training.tilde", *named])
+
+
+def _telling() -> OnProgress:
+    last: dict[str, float] = {}
+
+    def tell(progress: Progress) -> None:
+        now = time.monotonic()
+        if progress.note or progress.done == progress.total or now - last.get(progress.stage, 0.0) > _EVERY_S:
+            last[progress.stage] = now
+            print(f"{progress.stage} {progress.done}/{progress.total} {progress.unit} {progress.note}".rstrip(), file=sys.stderr,
+                  flush=True)
+
+    return tell
+
+
+if __name__ == "__main__":
+    sys.exit(main())
