@@ -129,5 +129,5 @@ def _extended(folder: Path, terms: TermModel, ranges: tuple[Sequence[Site], Sequ
     backbone, own = ranges
     if len(own) != len(SITES):
         raise ConfigError(f"The 8-bit ranges of {terms.name} are for {len(own)} layers, not {len(SITES)}.", field="precision",
-                          hint="Fit them again with `python -m indexers.training.tilde.ranges`, or set precision to bf16 or f32.")
+                          hint="Run `python -m indexers.training.tilde` again, or set precision to bf16 or f32.")
     return extend(model, terms, sites=backbone, own=own)
