@@ -11,6 +11,7 @@ from optimizers.greedy import choose_greedily
 from optimizers.knapsack import choose_by_knapsack
 from optimizers.mmr import choose_by_mmr
 from optimizers.pool import Selector
+from optimizers.searching import choose_by_beam, choose_by_mcts, choose_exactly, choose_lazily
 
 SELECTORS: Mapping[str, Selector] = {
     "topk": fill_by_rank,
@@ -21,6 +22,10 @@ SELECTORS: Mapping[str, Selector] = {
     "adagres": choose_by_adagres,
     "carrot": choose_by_carrot,
     "greedy": choose_greedily,
+    "lazy": choose_lazily,
+    "beam": choose_by_beam,
+    "exact": choose_exactly,
+    "mcts": choose_by_mcts,
 }
 
 # Those that never cut a chunk.

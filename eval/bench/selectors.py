@@ -10,12 +10,13 @@ from __future__ import annotations
 import dataclasses
 import time
 from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 
 from eval.bench import Measurement, Options
-from eval.datasets import load, sampled
+from eval.datasets import Question, load, sampled
 from optimizers import SELECTORS
 from optimizers.context import render
 from optimizers.pool import Pool, Selector
@@ -32,11 +33,17 @@ _QUESTIONS = 60
 _COUNTED = ("carrot",)
 
 
+@dataclass(frozen=True, slots=True)
+class Asked:
+    question: Question
+    pool: Pool
+
+
 def run(options: Options, *, on_progress: OnProgress) -> list[Measurement]:
     sizes = options.sizes or SIZES
-    with _open(options, candidates=sizes[-1]) as kb:
+    with opened(options, candidates=sizes[-1]) as kb:
         rows: list[Measurement] = []
-        pools = _pools(kb, options, on_progress)
+        pools = [row.pool for row in asked(kb, options, on_progress)]
         for size in sizes:
             on_progress(Progress("select", sizes.index(size), len(sizes), "sizes", f"{size} candidates"))
             held = [Pool(pool.candidates[:size], pool.term_weights) for pool in pools if len(pool.candidates) >= size]
@@ -72,20 +79,22 @@ def _against_baseline(row: Measurement, rows: Iterable[Measurement]) -> Measurem
     return dataclasses.replace(row, ratio=row.value / base, ratio_to=name)
 
 
-def _open(options: Options, *, candidates: int) -> ThriftRAG:
+def opened(options: Options, *, candidates: int) -> ThriftRAG:
     return ThriftRAG.open("selectors", settings=dataclasses.replace(options.settings, candidates=candidates, mode="hybrid"))
 
 
-def _pools(kb: ThriftRAG, options: Options, on_progress: OnProgress) -> list[Pool]:
-    """A pool for each of some questions, drawn by the seed from all the data."""
+def asked(kb: ThriftRAG, options: Options, on_progress: OnProgress) -> list[Asked]:
+    """Some questions, drawn by the seed from all the data, with the pool of each."""
     data = [load(folder) for folder in options.data or (SAMPLE,)]
     # Data sets may use the same ids.
     lines = (dataclasses.replace(passage, id=f"{number}/{passage.id}").line() for number, dataset in enumerate(data)
              for passage in dataset.passages if passage.text.strip())
     kb.ingest(lines=lines, on_progress=on_progress)
-    questions = sampled([question for dataset in data for question in dataset.questions], seed=options.seed)[:_QUESTIONS]
-    pools = []
+    every = [dataclasses.replace(question, evidence=tuple(f"{number}/{name}" for name in question.evidence))
+             for number, dataset in enumerate(data) for question in dataset.questions]
+    questions = sampled(every, seed=options.seed)[:_QUESTIONS]
+    found = []
     for done, question in enumerate(questions):
         on_progress(Progress("retrieve", done, len(questions), "questions"))
-        pools.append(kb.pool(question.text))
-    return pools
+        found.append(Asked(question, kb.pool(question.text)))
+    return found

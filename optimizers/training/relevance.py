@@ -40,13 +40,13 @@ def rows(folder: Path, *, limit: int, seed: int, home: Path) -> Rows:
     dataset = load(folder)
     questions = [question for question in dataset.questions if question.answers]
     random.Random(seed).shuffle(questions)
-    kb = opened(dataset, settings=configuration.load({"home": home}), open_collection=_open, reader=None)
-    assert isinstance(kb, ThriftRAG)  # what _open gave: None comes only of cancelling
+    kb = opened(dataset, settings=configuration.load({"home": home}), open_collection=open_alone, reader=None)
+    assert isinstance(kb, ThriftRAG)  # what open_alone gave: None comes only of cancelling
     with kb:
         return [labelled(kb, question) for question in questions[:limit]]
 
 
-def _open(name: str, *, settings: Settings, reader: Reader | None, cold: bool) -> ThriftRAG:
+def open_alone(name: str, *, settings: Settings, reader: Reader | None, cold: bool) -> ThriftRAG:
     return ThriftRAG.open(name, settings=settings, reader=reader)
 
 

@@ -76,7 +76,8 @@ def check(name: str, counter: TokenCounter, *, cases: int, seed: int) -> None:
 
 @pytest.mark.parametrize("name", SELECTORS)
 def test_no_selector_ever_exceeds_its_budget(name: str) -> None:
-    check(name, WordCounter(), cases=CASES, seed=1)
+    # The searches over sets have a hundred thousand cases of their own (`test_search_laws`).
+    check(name, WordCounter(), cases=CASES // 10 if name in ("lazy", "beam", "exact", "mcts") else CASES, seed=1)
 
 
 @pytest.mark.parametrize("name", SELECTORS)

@@ -18,7 +18,7 @@ from tests.fakes import ScriptedReader, WordCounter, WordEncoder
 def test_every_selector_is_measured_against_rank_order_fill(settings: Settings, tmp_path: Path,
                                                             monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(selectors, "_QUESTIONS", 3)
-    monkeypatch.setattr(selectors, "_open", lambda options, candidates: ThriftRAG.open(
+    monkeypatch.setattr(selectors, "opened", lambda options, candidates: ThriftRAG.open(
         "bench", settings=dataclasses.replace(options.settings, candidates=candidates), encoder=WordEncoder(),
         reader=ScriptedReader()))
     rows = {row.name: row for row in selectors.run(Options(settings, tmp_path, sizes=(2, 5)), on_progress=no_progress)}
