@@ -50,7 +50,7 @@ bench: .venv/.all  ## answer quality on a dataset folder: make bench DATA=path/t
 
 # Quality for each token, ours beside baselines and other programs. Hours on two cores, but it goes on where it was stopped.
 FRONTIER_SETS := qed_nq squad2_dev hotpotqa covid_qa multihop_rag popqa
-FRONTIER_SYSTEMS := closed_book,gold,gold_sentences,topk,topk_dense,topk_bm25,topk_whole,topk_dense_whole,topk_bm25_whole,sentences,mmr,knapsack,adagres,carrot,thrift,llamaindex,haystack,txtai
+FRONTIER_SYSTEMS := closed_book,gold,gold_sentences,topk,topk_dense,topk_bm25,topk_whole,topk_dense_whole,topk_bm25_whole,sentences,mmr,knapsack,adagres,carrot,greedy,lazy,mcts,thrift,llamaindex,haystack,txtai
 frontier: .venv/.all  ## the frontier report of docs/frontier: make frontier DATA=folder/of/datasets
 	@test -n "$(DATA)" || { echo "Name the folder of the datasets: make frontier DATA=path/to/data"; exit 2; }
 	$(BIN)/thriftrag eval run $(FRONTIER_SETS:%=$(DATA)/%) --systems $(FRONTIER_SYSTEMS) --budgets 64,128,256,512,1024 \

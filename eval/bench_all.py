@@ -180,8 +180,13 @@ def _figures(row: Mapping[str, object]) -> list[list[object]]:
     if isinstance(error, dict):
         return [[row["bench"], f"failed: {error.get('message', '')}", "", "", "", "", ""]]
     assert isinstance(results, list)
-    return [[row["bench"], found["name"], amount(found["value"]), found["unit"], f"{found['n']:,}",
+    return [[row["bench"], found["name"], _value(found["value"], found.get("interval")), found["unit"], f"{found['n']:,}",
              "" if found["ratio"] is None else f"{found['ratio']:.2f}", found["ratio_to"] or ""] for found in results]
+
+
+def _value(value: float, interval: Sequence[float] | None) -> str:
+    """With its interval where there is one."""
+    return amount(value) if interval is None else f"{amount(value)} [{amount(interval[0])}, {amount(interval[1])}]"
 
 
 def amount(value: float) -> str:

@@ -24,9 +24,9 @@ from rag.types import Mode, OnProgress, Progress, no_progress
 if TYPE_CHECKING:
     import ir_measures
 
-MODES: tuple[Mode, ...] = ("bm25", "dense", "hybrid")
+MODES: tuple[Mode, ...] = ("bm25", "dense", "sparse", "hybrid")
 # Named in the contract of the command line.
-_NOT_BUILT = frozenset({"sparse", "clustered"})
+_NOT_BUILT = frozenset({"clustered"})
 # Chunks that the ranking is made from. Documents may have several chunks, so ten documents need more than ten.
 DEPTH = 100
 # Documents looked at, and chunks asked for in the search that is timed: what a user asks for.

@@ -1,4 +1,4 @@
-"""Vectors of texts encoded before: an identical text is encoded once ever, across batches, runs and collections.
+"""Vectors and term weights of texts encoded before: an identical text is encoded once ever, across batches, runs, collections.
 
 One SQLite file (WAL) that any number of processes may use at once. It is a convenience, never the truth: whatever is wrong
 with it, ingestion goes on and encodes. A damaged or foreign file is set aside as NAME.damaged and a new one begun; where the
@@ -7,7 +7,8 @@ itself, so that a flipped bit is a miss and never a wrong vector.
 
     entries (key, place, used)       key: 16 bytes of sha256 over encoder name and precision, NUL and text
                                      used: the clock at the last use
-    vectors (place, vector)          float16, little-endian, and a crc32. Places are given in order: the largest is the clock
+    vectors (place, vector)          float16, little-endian, or packed term weights, and a crc32. Places are given in order:
+                                     the largest is the clock
 
 Eviction is by least recent use, an eighth of all entries at a time. A use is written down only when the last one on record is
 old (an eighth of what the cache holds was added since) and then in bulk, so that reading hardly ever writes.
@@ -22,21 +23,27 @@ import os
 import sqlite3
 import threading
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import TypeVar
 
 import numpy as np
 
 from indexers.embedding_file import HALF, Halves, Newer, clock, connect, identity, pragma, sealed, trouble_of, unsealed, used_bytes
-from indexers.encoders import Encoder, Vectors
+from indexers.encoders import Encoder, Vectors, term_weights
+from indexers.encoders.term_weights import TermModel, TermWeights
+from indexers.impacts import NOTHING, Impacts, Query, Statistics, packed, unpacked
+from rag.errors import ConfigError
 
 T = TypeVar("T")
+# Makes what is missing: keys, their texts, and who hears how many are done.
+Fresh = Callable[[Sequence[bytes], Sequence[str], Callable[[int], None]], None]
 
 SLICE = 512                 # texts encoded and stored at a time: what a kill can cost
 _ASKED_AT_ONCE = 500
 _NOTED_AT_ONCE = 4096       # uses remembered before they are written
 _PER_ENTRY = 84             # bytes on disk beside the vector, measured
+_TYPICAL_TERMS = 200        # bytes of the term weights of a passage, about
 _LAST_PLACE = 1 << 60
 _log = logging.getLogger(__name__)
 
@@ -63,18 +70,28 @@ class EmbeddingCache:
 
     def get_many(self, keys: Sequence[bytes], *, dimension: int) -> dict[bytes, Halves]:
         """The vectors that are there, by key; what is missing, damaged or of another dimension is left out."""
+        size = dimension * HALF.itemsize
+        return {key: np.frombuffer(data, HALF) for key, data in self.get_data(keys, typical=size).items() if len(data) == size}
+
+    def get_data(self, keys: Sequence[bytes], *, typical: int) -> dict[bytes, bytes]:
+        """What is there, by key; what is missing or damaged is left out. `typical`: bytes of one entry, about."""
         with self._lock:
-            none: dict[bytes, Halves] = {}
-            found = self._guarded(lambda db: self._found(db, keys, dimension), otherwise=none)
+            none: dict[bytes, bytes] = {}
+            found = self._guarded(lambda db: self._found(db, keys, typical), otherwise=none)
             if len(self._uses) >= _NOTED_AT_ONCE:
                 self._guarded(self._note_uses, otherwise=None)
             return found
 
     def put_many(self, keys: Sequence[bytes], vectors: Halves) -> None:
         """Stores row i of `vectors` (n, dimension) under key i, in place of what was there, in one transaction."""
-        blobs = [sealed(key, row.tobytes()) for key, row in zip(keys, vectors.astype(HALF, copy=False), strict=True)]
+        rows = vectors.astype(HALF, copy=False)
+        self.put_data({key: row.tobytes() for key, row in zip(keys, rows, strict=True)})
+
+    def put_data(self, data: Mapping[bytes, bytes]) -> None:
+        """Stores each value under its key, in place of what was there, in one transaction."""
+        blobs = {key: sealed(key, value) for key, value in data.items()}
         with self._lock:
-            self._guarded(lambda db: self._store(db, dict(zip(keys, blobs, strict=True))), otherwise=None)
+            self._guarded(lambda db: self._store(db, blobs), otherwise=None)
 
     def close(self) -> None:
         """Writes down what is left to write. The object is of no use afterwards, but harmless."""
@@ -83,18 +100,17 @@ class EmbeddingCache:
                 self._guarded(self._note_uses, otherwise=None)
             self._let_go()
 
-    def _found(self, db: sqlite3.Connection, keys: Sequence[bytes], dimension: int) -> dict[bytes, Halves]:
-        size = dimension * HALF.itemsize
-        stale = clock(db) - self._limit // (size + _PER_ENTRY) // 8
-        found: dict[bytes, Halves] = {}
+    def _found(self, db: sqlite3.Connection, keys: Sequence[bytes], typical: int) -> dict[bytes, bytes]:
+        stale = clock(db) - self._limit // (typical + _PER_ENTRY) // 8
+        found: dict[bytes, bytes] = {}
         for start in range(0, len(keys), _ASKED_AT_ONCE):
             asked = keys[start:start + _ASKED_AT_ONCE]
             rows = db.execute("SELECT key, vector, used < ? FROM entries JOIN vectors USING (place) "
                               f"WHERE key IN ({','.join('?' * len(asked))})", (stale, *asked)).fetchall()
             for key, blob, old in rows:
-                vector = unsealed(key, blob, size)
-                if vector is not None:
-                    found[key] = vector
+                value = unsealed(key, blob)
+                if value is not None:
+                    found[key] = value
                     if old:
                         self._uses.add(key)
         return found
@@ -230,11 +246,57 @@ class CachedEncoder:
     def offsets(self, text: str) -> list[tuple[int, int]]:
         return self.inner.offsets(text)
 
+    @property
+    def terms(self) -> TermModel | None:
+        weighing = term_weights.of(self.inner)
+        return weighing.terms if weighing else None
+
+    def query(self, text: str, *, statistics: Statistics | None = None) -> Query:
+        return self._weighing().query(text, statistics=statistics)
+
     def encode(self, texts: Sequence[str], *, on_batch: Callable[[int], None] | None = None) -> Vectors:
         """As the protocol says. What is missing is encoded in slices, each stored as soon as it is done."""
         keys = [key_of(self._kept_as, text) for text in texts]
+        known = self._cache.get_many(list(dict.fromkeys(keys)), dimension=self.dimension)
+
+        def fresh(some: Sequence[bytes], new: Sequence[str], heard: Callable[[int], None]) -> None:
+            halves = self.inner.encode(new, on_batch=heard).astype(np.float16)
+            self._cache.put_many(some, halves)
+            known.update(zip(some, halves, strict=True))
+
+        self._filled(keys, texts, known, fresh, on_batch)
+        return np.array([known[key] for key in keys], np.float32).reshape(len(texts), self.dimension)
+
+    def encode_with_terms(self, texts: Sequence[str], *, on_batch: Callable[[int], None] | None = None
+                          ) -> tuple[Vectors, list[Impacts]]:
+        """As `TermWeights` says; only where `terms` is not None. A text is recalled if both its vector and its weights are there;
+        the weights are those that an index keeps of them."""
+        weighing = self._weighing()
+        vocabulary, scale = weighing.terms.size, weighing.terms.facts.scale
+        keys = [key_of(self._kept_as, text) for text in texts]
+        own = dict(zip(keys, (key_of(f"{weighing.terms.name} {self._kept_as}", text) for text in texts), strict=True))
+        vectors = self._cache.get_many(list(own), dimension=self.dimension)
+        packs = self._cache.get_data([own[key] for key in vectors], typical=_TYPICAL_TERMS)
+        impacts = {key: found for key in vectors if own[key] in packs
+                   and (found := unpacked(packs[own[key]], vocabulary=vocabulary, scale=scale)) is not None}
+
+        def fresh(some: Sequence[bytes], new: Sequence[str], heard: Callable[[int], None]) -> None:
+            encoded, found = weighing.encode_with_terms(new, on_batch=heard)
+            halves = encoded.astype(np.float16)
+            eight = {key: packed(one, vocabulary=vocabulary, scale=scale) for key, one in zip(some, found, strict=True)}
+            self._cache.put_many(some, halves)
+            self._cache.put_data({own[key]: data for key, data in eight.items()})
+            vectors.update(zip(some, halves, strict=True))
+            impacts.update({key: unpacked(data, vocabulary=vocabulary, scale=scale) or NOTHING for key, data in eight.items()})
+
+        self._filled(keys, texts, impacts, fresh, on_batch)
+        return (np.array([vectors[key] for key in keys], np.float32).reshape(len(texts), self.dimension),
+                [impacts[key] for key in keys])
+
+    def _filled(self, keys: Sequence[bytes], texts: Sequence[str], known: Mapping[bytes, object], fresh: Fresh,
+                on_batch: Callable[[int], None] | None) -> None:
+        """Has `fresh` make what is missing in `known`, in slices, and counts."""
         repeats = Counter(keys)
-        known = self._cache.get_many(list(repeats), dimension=self.dimension)
         missing = {key: text for key, text in zip(keys, texts, strict=True) if key not in known}
         done = len(texts) - sum(repeats[key] for key in missing)
         self._counted(hits=len(texts) - len(missing))
@@ -244,14 +306,17 @@ class CachedEncoder:
         order = list(missing)
         for start in range(0, len(order), SLICE):
             part = order[start:start + SLICE]
-            fresh = self.inner.encode([missing[key] for key in part], on_batch=_after(done, heard))
-            halves = fresh.astype(np.float16)
-            self._cache.put_many(part, halves)
-            known.update(zip(part, halves, strict=True))
+            fresh(part, [missing[key] for key in part], _after(done, heard))
             self._counted(misses=len(part))
             done += sum(repeats[key] for key in part)
             heard(done)
-        return np.array([known[key] for key in keys], np.float32).reshape(len(texts), self.dimension)
+
+    def _weighing(self) -> TermWeights:
+        weighing = term_weights.of(self.inner)
+        if weighing is None:
+            raise ConfigError(f"Encoder {self.name} has no term weights.", field="encoder", code="no_term_weights",
+                              hint="Search with another mode.")
+        return weighing
 
     def _counted(self, *, hits: int = 0, misses: int = 0) -> None:
         with self._lock:

@@ -131,9 +131,9 @@ def sealed(key: bytes, vector: bytes) -> bytes:
     return vector + zlib.crc32(vector, zlib.crc32(key)).to_bytes(4, "little")
 
 
-def unsealed(key: bytes, value: object, size: int) -> Halves | None:
-    """The vector of a stored value; None where it is not what was stored under this key, or of another size."""
-    if not isinstance(value, bytes) or len(value) != size + 4:
+def unsealed(key: bytes, value: object) -> bytes | None:
+    """What was sealed; None where the value is not what was stored under this key."""
+    if not isinstance(value, bytes) or len(value) < 4:
         return None
-    vector = value[:size]
-    return np.frombuffer(vector, HALF) if sealed(key, vector) == value else None
+    data = value[:-4]
+    return data if sealed(key, data) == value else None

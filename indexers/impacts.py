@@ -13,6 +13,7 @@ the passages at hand: impacts of all segments are comparable and merge as they a
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -41,6 +42,49 @@ class Bag:
     tokens: NDArray[np.int32]
     impacts: NDArray[np.uint8]
     clipped: int = 0
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Weighed:
+    """The term weights of some passages, in their order, with what an index must know of their model."""
+
+    impacts: Sequence[Impacts]
+    vocabulary: int
+    scale: float
+
+    def part(self, start: int, end: int) -> Weighed:
+        return Weighed(self.impacts[start:end], self.vocabulary, self.scale)
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Statistics:
+    """How many passages a collection has, and how many of them have a weight for each token of the vocabulary, (V,)."""
+
+    passages: int
+    holding: NDArray[np.int64]
+
+
+def packed(impacts: Impacts, *, vocabulary: int, scale: float) -> bytes:
+    """As it can be stored and come back with the same eight bits: all ids, little-endian, then all impacts."""
+    ids, weights = impacts
+    return ids.astype(_id_type(vocabulary)).tobytes() + quantised(weights, scale=scale)[0].tobytes()
+
+
+def unpacked(data: bytes, *, vocabulary: int, scale: float) -> Impacts | None:
+    """What `packed` made of a model with the same numbers; None for what it cannot have made."""
+    kind = _id_type(vocabulary)
+    count, rest = divmod(len(data), kind.itemsize + 1)
+    if rest:
+        return None
+    ids = np.frombuffer(data, kind, count).astype(np.int32)
+    eight = np.frombuffer(data, np.uint8, count, offset=count * kind.itemsize)
+    if count and (ids[-1] >= vocabulary or (np.diff(ids) <= 0).any() or not eight.all()):
+        return None
+    return ids, restored(eight, scale=scale)
+
+
+def _id_type(vocabulary: int) -> np.dtype[np.unsignedinteger]:
+    return np.dtype("<u2") if vocabulary <= 1 << 16 else np.dtype("<u4")
 
 
 def quantised(weights: NDArray[np.float32], *, scale: float) -> tuple[NDArray[np.uint8], int]:

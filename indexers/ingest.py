@@ -11,7 +11,7 @@ import os
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import closing
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -19,7 +19,8 @@ import numpy as np
 from indexers import store
 from indexers.chunking import embedding_text
 from indexers.embedding_cache import CachedEncoder
-from indexers.encoders import Encoder, Padding, Vectors, padding_of
+from indexers.encoders import Encoder, Padding, Vectors, padding_of, term_weights
+from indexers.impacts import Weighed
 from indexers.intake import Batch, Intake
 from indexers.known import Known
 from indexers.loaders import Found, discover, load_jsonl_lines
@@ -55,11 +56,12 @@ def ingest(folder: Path, sources: Iterable[str | Path], *, encoder: Encoder, set
     named = [str(source) for source in sources]
     with writing(folder, options=index_options(settings)) as writer, closing(Known(folder)) as known:
         found = list(discover(named, settings=settings))
+        its = check_encoder(folder, encoder)
         intake = Intake(known, encoder=encoder, parsing=parsing or InProcess(settings), on_progress=on_progress,
-                        cancelled=cancelled, chunk_tokens=check_encoder(folder, encoder), batch_chunks=settings.batch_chunks)
+                        cancelled=cancelled, chunk_tokens=its.chunk_tokens, batch_chunks=settings.batch_chunks)
         intake.note(item for item in found if isinstance(item, FileFailure))
         batches = intake.batches([item for item in found if isinstance(item, Found)], _records(lines, cancelled), stdin=STDIN)
-        run = _Run(writer, encoder, intake, on_progress)
+        run = _Run(writer, encoder, intake, on_progress, with_terms=bool(its.terms))
         if dry_run:
             run.count(batches)
         else:
@@ -76,28 +78,58 @@ def ingest(folder: Path, sources: Iterable[str | Path], *, encoder: Encoder, set
 def rebuild(folder: Path, *, encoder: Encoder, settings: Settings, on_progress: OnProgress = no_progress) -> None:
     """Makes every index again from the stored chunks, with `encoder`, which from then on is the collection's. A collection of
     an older format is brought to the newest on the way."""
+    name = terms_of(encoder, settings=settings)
     with writing(folder, options=index_options(settings), migrate=True) as writer:
-        writer.rebuild(encoder.encode, encoder=encoder.name, dimension=encoder.dimension, on_progress=on_progress)
+        writer.rebuild(lambda texts: term_weights.encoded(encoder, texts, wanted=bool(name)), encoder=encoder.name,
+                       dimension=encoder.dimension, terms=name, on_progress=on_progress)
+
+
+def create(folder: Path, *, encoder: Encoder, settings: Settings) -> None:
+    """An empty collection for this encoder; does nothing where one exists."""
+    store.create(folder, encoder=encoder.name, dimension=encoder.dimension, chunk_tokens=settings.chunk_tokens,
+                 terms=terms_of(encoder, settings=settings))
+
+
+def terms_of(encoder: Encoder, *, settings: Settings) -> str:
+    """Name of the term weights that a collection made with this encoder gets, "" for none."""
+    weighing = term_weights.of(encoder) if settings.sparse == "auto" else None
+    return weighing.terms.name if weighing else ""
 
 
 def index_options(settings: Settings) -> IndexOptions:
     return IndexOptions(kind=settings.index, lucene=settings.lexical == "lucene")
 
 
-def check_encoder(folder: Path, encoder: Encoder) -> int:
-    """The collection's chunk size in tokens, once the encoder is known to be its own.
+@dataclass(frozen=True, slots=True)
+class Made:
+    """How a collection was made: the size of its chunks in tokens, and its term weights, "" for none."""
+
+    chunk_tokens: int
+    terms: str
+
+
+def check_encoder(folder: Path, encoder: Encoder, *, to_write: bool = True) -> Made:
+    """How the collection was made, once the encoder is known to be its own. `to_write`: it must also give the same term weights;
+    to search without them dense vectors and words are left.
 
     Raises:
-        SnapshotMismatch: states both encoders and the command that resolves it.
+        SnapshotMismatch: states both encoders, or both term weights, and the command that resolves it.
     """
     with closing(store.connect(folder)) as db:
         facts = store.meta(db)
+    again = f"run `thriftrag collections rebuild {folder.name}` to encode it again."
     if (facts["encoder"], int(facts["dimension"])) != (encoder.name, encoder.dimension):
         raise SnapshotMismatch(
             f"Collection {folder.name!r} was written by encoder {facts['encoder']} ({facts['dimension']} dimensions), and "
-            f"{encoder.name} ({encoder.dimension} dimensions) is configured.",
-            hint=f"Set `embedder` back, or run `thriftrag collections rebuild {folder.name}` to encode it again.")
-    return int(facts["chunk_tokens"])
+            f"{encoder.name} ({encoder.dimension} dimensions) is configured.", hint=f"Set `embedder` back, or {again}")
+    made = Made(int(facts["chunk_tokens"]), facts.get("terms", ""))
+    if to_write and made.terms:
+        weighing = term_weights.of(encoder)
+        found = weighing.terms.name if weighing else "none"
+        if found != made.terms:
+            raise SnapshotMismatch(f"Collection {folder.name!r} holds term weights of {made.terms}; the encoder gives {found}.",
+                                   hint=again[0].upper() + again[1:])
+    return made
 
 
 @dataclass(slots=True)
@@ -108,6 +140,7 @@ class _Run:
     encoder: Encoder
     intake: Intake
     on_progress: OnProgress
+    with_terms: bool
     added: int = 0
     changed: int = 0
     moved: int = 0
@@ -126,12 +159,12 @@ class _Run:
             for batch in ready:
                 if self.intake.stopped():
                     break
-                vectors = self._encode([embedding_text(piece) for _, _, pieces in batch.documents for piece in pieces])
+                encoded = self._encode([embedding_text(piece) for _, _, pieces in batch.documents for piece in pieces])
                 self._add(batch)
-                leaving.put((batch, vectors))
+                leaving.put((batch, *encoded))
         self.padding = padding_of(self.encoder) - padding
-        encoded, recalled = _passages(self.encoder)
-        self.passages = (encoded - passages[0], recalled - passages[1])
+        fresh, recalled = _passages(self.encoder)
+        self.passages = (fresh - passages[0], recalled - passages[1])
 
     def _add(self, batch: Batch) -> None:
         self.added += batch.added
@@ -140,21 +173,24 @@ class _Run:
         self.chunks += batch.chunks
         self.tokens += sum(piece.tokens for _, _, pieces in batch.documents for piece in pieces)
 
-    def _publish(self, item: tuple[Batch, Vectors]) -> None:
-        batch, vectors = item
-        ends = np.cumsum([len(pieces) for _, _, pieces in batch.documents])
-        indexed = [Indexed(document, file, tuple(pieces), vectors[end - len(pieces):end])
+    def _publish(self, item: tuple[Batch, Vectors, Weighed | None]) -> None:
+        batch, vectors, weighed = item
+        ends = np.cumsum([len(pieces) for _, _, pieces in batch.documents]).tolist()
+        indexed = [Indexed(document, file, tuple(pieces), vectors[end - len(pieces):end],
+                           weighed.part(end - len(pieces), end) if weighed else None)
                    for (document, file, pieces), end in zip(batch.documents, ends, strict=True)]
         self.writer.publish(indexed, finished=batch.finished, gone=batch.gone)
         self.intake.published(batch)
 
-    def _encode(self, texts: Sequence[str]) -> Vectors:
+    def _encode(self, texts: Sequence[str]) -> tuple[Vectors, Weighed | None]:
         # Equal passages are encoded once: boilerplate repeats, and every pass costs.
         unique = list(dict.fromkeys(texts))
         at = {text: i for i, text in enumerate(unique)}
-        vectors = self.encoder.encode(
-            unique, on_batch=lambda done: self.on_progress(Progress("encode", self.chunks + done, note=self._saved())))
-        return vectors[[at[text] for text in texts]]
+        vectors, weighed = term_weights.encoded(
+            self.encoder, unique, wanted=self.with_terms,
+            on_batch=lambda done: self.on_progress(Progress("encode", self.chunks + done, note=self._saved())))
+        places = [at[text] for text in texts]
+        return vectors[places], replace(weighed, impacts=[weighed.impacts[place] for place in places]) if weighed else None
 
     def _saved(self) -> str:
         """What sorting by length spares the encoder, for the bar."""

@@ -6,6 +6,7 @@
     vectors.npy         float16 vectors: see `indexers.vectors`
     dense.faiss         see `indexers.dense`
     lexical.*           see `indexers.lexical`
+    sparse.bin          only where the collection has term weights: see `indexers.sparse`
     lucene/             only where the setting `lexical` is lucene: see `indexers.lucene`
 
 Every file is named with its sha256 in the transaction that publishes the segment, and held to it when a reader opens it.
@@ -27,11 +28,13 @@ from typing import cast
 import numpy as np
 from numpy.typing import NDArray
 
-from indexers import dense, lexical, vectors
+from indexers import dense, lexical, sparse, vectors
 from indexers.dense import DenseIndex
 from indexers.encoders import Vectors
 from indexers.files import explained
+from indexers.impacts import Weighed
 from indexers.lexical import LexicalIndex
+from indexers.sparse import SparseIndex
 from rag.durable import sha256_of, sync_folder, sync_tree
 from rag.errors import SnapshotCorrupt
 
@@ -78,6 +81,7 @@ class Segment:
     live: NDArray[np.bool_] | None
     dense: DenseIndex
     lexical: LexicalIndex
+    sparse: SparseIndex | None
 
     @property
     def size(self) -> int:
@@ -90,11 +94,14 @@ class Segment:
 
 
 def write(root: Path, *, rows: Numbers, documents: Numbers, encoded: Vectors, texts: Sequence[str],
-          options: IndexOptions) -> Written:
-    """A segment of new chunks: `rows` ascending, `encoded` of shape (len(rows), dimension), `texts` for BM25."""
+          options: IndexOptions, weighed: Weighed | None = None) -> Written:
+    """A segment of new chunks: `rows` ascending, `encoded` of shape (len(rows), dimension), `texts` for BM25, `weighed` for
+    sparse search, which all segments of a collection have or none."""
     with _aside(root) as (name, folder):
         stored = vectors.write(folder, [encoded], size=len(rows), dimension=encoded.shape[1])
         lexical.write(folder, texts)
+        if weighed is not None:
+            sparse.write(folder, weighed.impacts, vocabulary=weighed.vocabulary, scale=weighed.scale)
         _complete(folder, rows, documents, stored, options)
     return _written(root, name, rows)
 
@@ -109,6 +116,9 @@ def merge(root: Path, parts: Sequence[Segment], *, options: IndexOptions) -> Wri
     with _aside(root) as (name, folder):
         stored = vectors.write(folder, _blocks(ordered), size=len(rows), dimension=ordered[0].dense.dimension)
         lexical.merge(folder, [(part.lexical, part.kept) for part in ordered])
+        weights = [(part.sparse, part.kept) for part in ordered if part.sparse is not None]
+        if len(weights) == len(ordered):
+            sparse.merge(folder, weights)
         _complete(folder, rows, documents, stored, options)
     return _written(root, name, rows)
 
@@ -126,12 +136,15 @@ def open_segment(root: Path, name: str, *, files: Mapping[str, str], dead: Numbe
         rows, documents = _numbers(folder / ROWS), _numbers(folder / DOCUMENTS)
         stored = vectors.read(folder)
         index, words = DenseIndex(folder, stored), LexicalIndex(folder)
+        weights = SparseIndex(folder) if sparse.FILE in files else None
     except OSError as error:    # a writer that merged removed it just now; a snapshot then takes the newer state
         raise SnapshotCorrupt(f"{folder} is missing or unreadable: {error.strerror}.", hint=_REBUILD) from error
     sizes = {FACTS: facts["size"], ROWS: len(rows), DOCUMENTS: len(documents), vectors.FILE: len(stored), "lexical": words.size}
+    if weights is not None:
+        sizes[sparse.FILE] = weights.size
     if len(set(sizes.values())) != 1:
         raise SnapshotCorrupt(f"{folder} disagrees with itself: {sizes}.", hint=_REBUILD)
-    return Segment(name, folder, rows, documents, live_of(rows, dead), index, words)
+    return Segment(name, folder, rows, documents, live_of(rows, dead), index, words, weights)
 
 
 def live_of(rows: Numbers, dead: Numbers) -> NDArray[np.bool_] | None:

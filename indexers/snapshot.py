@@ -22,6 +22,7 @@ from numpy.typing import NDArray
 from indexers import lucene, store
 from indexers.encoders import Vectors
 from indexers.fields import mask_where
+from indexers.impacts import Statistics
 from indexers.segments import Numbers, Segment, live_of, open_segment
 from rag.errors import DocumentMissing, RagError, SnapshotCorrupt
 from rag.filters import Filter
@@ -78,6 +79,19 @@ class Snapshot:
     @property
     def dimension(self) -> int:
         return int(self.meta["dimension"])
+
+    @property
+    def terms(self) -> str:
+        """Name of the term weights that every segment holds; "" for none. Collections made before there were any say nothing."""
+        return self.meta.get("terms", "")
+
+    @cached_property
+    def statistics(self) -> Statistics | None:
+        """How many passages have a weight for each token; None without term weights. Deleted ones count until segments merge."""
+        held = [segment.sparse.holding for segment in self.segments if segment.sparse is not None]
+        if not held:
+            return None
+        return Statistics(sum(segment.size for segment in self.segments), np.sum(held, axis=0))
 
     @cached_property
     def size(self) -> int:
@@ -196,6 +210,10 @@ class Snapshot:
         found = [f"{store.DATABASE}: {row[0]}" for row in self._all("PRAGMA integrity_check") if row[0] != "ok"]
         for segment in self.segments:
             within = segment.lexical.problems()
+            if segment.sparse is not None:
+                within += segment.sparse.problems()
+            elif self.terms:
+                within.append(f"it lacks the term weights {self.terms} that the collection has")
             if (segment.folder / lucene.FOLDER).is_dir():
                 within += lucene.problems(segment.folder, segment.lexical)
             found += [f"segment {segment.name}: {problem}" for problem in within]

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Iterable, Iterator, Sequence
+from functools import cached_property
 from pathlib import Path
 
 import numpy as np
@@ -102,6 +103,16 @@ class SparseIndex:
     def clipped(self) -> int:
         """Weights above the scale when the passages were written, deleted ones included."""
         return self.facts.clipped
+
+    @cached_property
+    def holding(self) -> NDArray[np.int64]:
+        """How many passages, deleted ones included, have a weight for each token, (vocabulary,). Read once: some milliseconds for
+        100,000 passages."""
+        found = np.zeros(self.vocabulary, np.int64)
+        for number in range(len(self.views.layout)):
+            section = self.section(number)
+            found[section.tokens] += np.diff(section.starts)
+        return found
 
     def check_same_model(self, other: SparseIndex) -> None:
         """

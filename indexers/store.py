@@ -91,8 +91,9 @@ def format_of(db: sqlite3.Connection) -> int:
     return int(row[0]) if row is not None and str(row[0]).isdigit() else 0
 
 
-def create(folder: Path, *, encoder: str, dimension: int, chunk_tokens: int) -> None:
-    """An empty collection; does nothing where one exists. Built aside and renamed, so it is never half there."""
+def create(folder: Path, *, encoder: str, dimension: int, chunk_tokens: int, terms: str = "") -> None:
+    """An empty collection; does nothing where one exists. Built aside and renamed, so it is never half there. `terms`: name of
+    the term weights that its chunks get, "" for none."""
     if (folder / DATABASE).is_file():
         return
     folder.parent.mkdir(parents=True, exist_ok=True)
@@ -104,7 +105,7 @@ def create(folder: Path, *, encoder: str, dimension: int, chunk_tokens: int) -> 
                 db.executescript(_META + TABLES)
                 facts = {"format": FORMAT, "collection": uuid.uuid4().hex[:8], "generation": 0, "next_row": 0,
                          "next_document": 0, "encoder": encoder, "dimension": dimension, "chunk_tokens": chunk_tokens,
-                         "created": now()}
+                         "terms": terms, "created": now()}
                 db.executemany("INSERT INTO meta VALUES (?, ?)", [(key, str(value)) for key, value in facts.items()])
                 db.execute("PRAGMA wal_checkpoint(TRUNCATE)")
             os.rename(aside, folder)

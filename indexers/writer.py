@@ -8,7 +8,7 @@ import socket
 import sqlite3
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import closing, contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +17,7 @@ import numpy as np
 from indexers import fields, heap, migration, segments
 from indexers.encoders import Vectors
 from indexers.files import explained
+from indexers.impacts import Weighed
 from indexers.merging import Standing, due
 from indexers.segments import DEFAULT, IndexOptions, Numbers, Segment, Written
 from indexers.store import FIELD_COLUMNS, SEGMENTS, connect, fields_of, meta, now, passage_text, stored_fields
@@ -30,12 +31,14 @@ _REBUILT_AT_ONCE = 16_384
 
 @dataclass(frozen=True, slots=True)
 class Indexed:
-    """A document, its chunks and their vectors, shape (len(chunks), dimension)."""
+    """A document, its chunks and their vectors, shape (len(chunks), dimension); `weighed` where the collection has term
+    weights."""
 
     document: Document
     file: str
     chunks: tuple[Chunk, ...]
     vectors: Vectors
+    weighed: Weighed | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -158,25 +161,26 @@ class Writer:
         self._db.execute("PRAGMA busy_timeout=30000")
         return max(0, before - tree_bytes(self._folder))
 
-    def rebuild(self, encode: Callable[[Sequence[str]], Vectors], *, encoder: str, dimension: int,
-                on_progress: OnProgress = no_progress) -> None:
-        """Makes every index again from the stored chunks and records the encoder that did it. A store of an older format is
-        brought to the newest in the same transaction, so that a crash leaves it whole."""
+    def rebuild(self, encode: Callable[[Sequence[str]], tuple[Vectors, Weighed | None]], *, encoder: str, dimension: int,
+                terms: str = "", on_progress: OnProgress = no_progress) -> None:
+        """Makes every index again from the stored chunks and records the encoder that did it, and its term weights. A store of an
+        older format is brought to the newest in the same transaction, so that a crash leaves it whole."""
         with explained(self._folder), _transaction(self._db):
             migration.upgrade(self._db)
             total = int(self._db.execute("SELECT count(*) FROM chunks").fetchone()[0])
             written = []
             for done, (rows, documents, texts) in self._passages():
                 on_progress(Progress("encode", done, total))
-                written.append(segments.write(self._root, rows=rows, documents=documents, encoded=encode(texts), texts=texts,
-                                              options=self._options))
+                encoded, weighed = encode(texts)
+                written.append(segments.write(self._root, rows=rows, documents=documents, encoded=encoded, texts=texts,
+                                              weighed=weighed, options=self._options))
             self._db.execute("DELETE FROM tombstones")
             self._db.execute("DELETE FROM segments")
             for segment in written:
                 self._name(segment)
             self._advance()
-            self._db.executemany("UPDATE meta SET value = ? WHERE key = ?",
-                                 [(encoder, "encoder"), (str(dimension), "dimension")])
+            self._db.executemany("INSERT OR REPLACE INTO meta VALUES (?, ?)",
+                                 [("encoder", encoder), ("dimension", str(dimension)), ("terms", terms)])
         on_progress(Progress("encode", total, total))
         self._tidy()
         segments.sweep(self._root, named=self._names())
@@ -198,7 +202,8 @@ class Writer:
         documents = np.repeat(np.arange(number, number + len(batch)), [len(item.chunks) for item in batch])
         texts = [passage_text(chunk.title, chunk.heading, chunk.text) for chunk in chunks]
         return segments.write(self._root, rows=np.arange(row, row + len(chunks)), documents=documents, texts=texts,
-                              encoded=np.concatenate([item.vectors for item in batch]), options=self._options)
+                              encoded=np.concatenate([item.vectors for item in batch]), options=self._options,
+                              weighed=_joined([item.weighed for item in batch]))
 
     def _insert(self, batch: Sequence[Indexed], *, row: int, number: int) -> None:
         added = now()
@@ -288,6 +293,15 @@ def _transaction(db: sqlite3.Connection) -> Iterator[None]:
         if db.in_transaction:  # a full disk makes SQLite roll back by itself
             db.execute("ROLLBACK")
         raise
+
+
+def _joined(parts: Sequence[Weighed | None]) -> Weighed | None:
+    found = [part for part in parts if part is not None]
+    if not found:
+        return None
+    if len(found) < len(parts) or len({(part.vocabulary, part.scale) for part in found}) > 1:
+        raise ValueError("documents of one batch have term weights of one model, or none has any")
+    return replace(found[0], impacts=[one for part in found for one in part.impacts])
 
 
 def _document_row(number: int, item: Indexed, added: str) -> tuple[object, ...]:

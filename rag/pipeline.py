@@ -37,7 +37,7 @@ from rag.types import (
     Verdict,
     whole,
 )
-from retrievers.hybrid import Searcher
+from retrievers.hybrid import Found, Searcher
 
 
 @dataclass(frozen=True, slots=True)
@@ -89,11 +89,12 @@ class _Run:
 
 @dataclass(frozen=True, slots=True)
 class _Found:
-    """Candidates, the pool made of them, and what the naive prompt would have cost."""
+    """Candidates, the pool made of them, what the naive prompt would have cost, and the search behind them."""
 
     candidates: list[ScoredChunk]
     pool: Pool
     naive_tokens: int
+    search: Found
 
 
 @dataclass(frozen=True)
@@ -141,7 +142,7 @@ class Pipeline:
         reason = self._filter(run, found)
         if reason:
             return (), found.naive_tokens, reason
-        selection = self._select(run, found.pool, limit)
+        selection = self._select(run, found, limit)
         return (selection.extracts, found.naive_tokens,
                 None if selection.extracts else self._too_small(found.candidates, limit))
 
@@ -175,11 +176,18 @@ class Pipeline:
         """Candidates and their pool, from memory where the same was asked a moment ago."""
         since = time.monotonic()
         settings = self.settings
-        key = (self.searcher.snapshot.id, run.question, settings.mode, settings.candidates, settings.naive_k, str(run.where))
+        key = (self.searcher.snapshot.id, run.question, settings.mode, settings.origins, settings.fusion, settings.candidates,
+               settings.naive_k, str(run.where))
         found = self.recent.get(key, lambda: self._retrieve(run))
-        filtered = {} if run.where is None else {"where": str(run.where)}
-        run.step("retrieve", since, mode=settings.mode, **filtered, candidates=len(found.candidates),
-                 naive_tokens=found.naive_tokens)
+        plan = found.search.plan
+        facts: dict[str, object] = {"origins": list(plan.origins)}
+        if settings.mode == "hybrid":
+            facts["fusion"] = settings.fusion
+        if plan.notes:
+            facts["notes"] = list(plan.notes)
+        if run.where is not None:
+            facts["where"] = str(run.where)
+        run.step("retrieve", since, mode=settings.mode, **facts, candidates=len(found.candidates), naive_tokens=found.naive_tokens)
         return found
 
     def _retrieve(self, run: _Run) -> _Found:
@@ -189,13 +197,14 @@ class Pipeline:
         self._spend(run, encoder_passes=encoded, since=since)
         mode: Mode = self.settings.mode  # type: ignore[assignment]  # checked when the settings were read
         k = self.settings.candidates
-        found = self.searcher.search(run.question, mode=mode, k=max(k, self.settings.naive_k), vector=vector,
-                                     where=run.where)
-        ranked = found if mode == "hybrid" else self.searcher.search(
-            run.question, mode="hybrid", k=self.settings.naive_k, vector=vector, where=run.where)
-        naive = render([whole(hit.chunk) for hit in ranked[:self.settings.naive_k]], counter=self.reader.tokenizer)
-        return _Found(found[:k], self._pool(run, found[:k]),
-                      self.reader.prompt_tokens(prompts.build(run.question, naive.text)))
+        found = self.searcher.find(run.question, mode=mode, k=max(k, self.settings.naive_k), vector=vector, where=run.where,
+                                   settings=self.settings)
+        ranked = found if mode == "hybrid" else self.searcher.find(
+            run.question, mode="hybrid", k=self.settings.naive_k, vector=vector, where=run.where, settings=self.settings)
+        naive = render([whole(hit.chunk) for hit in ranked.hits[:self.settings.naive_k]], counter=self.reader.tokenizer)
+        candidates = list(found.hits[:k])
+        return _Found(candidates, self._pool(run, candidates),
+                      self.reader.prompt_tokens(prompts.build(run.question, naive.text)), found)
 
     def _filter(self, run: _Run, found: _Found) -> str | None:
         """Why none of the candidates is worth reading, or None."""
@@ -211,14 +220,24 @@ class Pipeline:
                     f"{self.settings.abstain_below:.2f} (setting abstain_below)")
         return None
 
-    def _select(self, run: _Run, pool: Pool, limit: int) -> Selection:
+    def _select(self, run: _Run, found: _Found, limit: int) -> Selection:
         since = time.monotonic()
         selector = SELECTORS[self.settings.selector]
-        selection = selector(pool, budget=limit, render=lambda extracts: render(extracts, counter=self.reader.tokenizer),
+        selection = selector(found.pool, budget=limit, render=lambda extracts: render(extracts, counter=self.reader.tokenizer),
                              stop=run.stopped)
         run.step("select", since, selector=self.settings.selector, limit_tokens=limit, utility=round(selection.utility, 6),
-                 evaluations=selection.evaluations, considered=[row.to_dict() for row in selection.considered])
+                 evaluations=selection.evaluations, considered=[row.to_dict() for row in selection.considered],
+                 **self._explained(run, found, selection))
         return selection
+
+    def _explained(self, run: _Run, found: _Found, selection: Selection) -> dict[str, object]:
+        """For each chosen passage what the question's terms add to its sparse score, where that was searched."""
+        chosen = list({extract.chunk.id: extract.chunk for extract in selection.extracts}.values())
+        told = self.searcher.explain(run.question, found.search, chunks=chosen)
+        if told is None:
+            return {}
+        return {"terms": [{"chunk_id": chunk.id, "source": chunk.source, "terms": [match.to_dict() for match in matches]}
+                          for chunk, matches in zip(chosen, told, strict=True)]}
 
     def _too_small(self, found: Sequence[ScoredChunk], limit: int) -> str:
         if self.settings.selector in WHOLE:

@@ -25,15 +25,20 @@ PREFIX = "THRIFTRAG_"
 _NOT_SETTINGS = {"CONFIG", "TEST_QDRANT_URL"}
 _CHOICES: dict[str, tuple[str, ...]] = {
     # `optimizers.SELECTORS`, which is not imported here, because it takes numpy along.
-    "selector": ("topk", "topk_whole", "sentences", "mmr", "knapsack", "adagres", "carrot", "greedy"),
-    "mode": ("hybrid", "dense", "bm25"),
+    "selector": ("topk", "topk_whole", "sentences", "mmr", "knapsack", "adagres", "carrot", "greedy", "lazy",
+                 "beam", "exact", "mcts"),
+    "mode": ("hybrid", "dense", "bm25", "sparse"),
+    "fusion": ("rrf", "weighted"),
     "model_source": ("auto", "hub", "mirror"),
     "precision": ("auto", "int8", "bf16", "f32"),
     "index": ("auto", "flat", "hnsw", "ivf", "ivfpq"),
     "lexical": ("auto", "native", "rank-bm25", "lucene"),
+    "sparse": ("auto", "off"),
     "backend": ("local", "qdrant"),
     "qdrant_quantization": ("none", "scalar", "binary"),
 }
+# Settings of which several values may be given, separated by commas; `retrievers.origins.ORIGINS`.
+_LISTS: dict[str, tuple[str, ...]] = {"origins": ("dense", "bm25", "sparse")}
 
 
 def _setting(default: Any, doc: str, *, low: float | None = None, high: float | None = None,
@@ -82,6 +87,7 @@ class Settings:
 
     index: str = _setting("auto", "dense index of new segments: auto (by size), flat, hnsw, ivf or ivfpq")
     lexical: str = _setting("auto", "BM25 engine: auto (rank-bm25 while small, then native), native, rank-bm25 or lucene")
+    sparse: str = _setting("auto", "term weights of new and rebuilt collections: auto (where the embedder has some) or off")
     backend: str = _setting("local", "where searches run: local, or qdrant")
     qdrant_url: str = _setting("", "URL of a Qdrant server or cluster; empty keeps an embedded shard in the collection")
     qdrant_api_key: str = _setting("", "key for qdrant_url", secret=True)
@@ -93,10 +99,15 @@ class Settings:
     ray_address: str = _setting("", "Ray cluster that ingests: local, auto, HOST:PORT or ray://HOST:PORT; "
                                 "empty ingests in this process")
 
-    mode: str = _setting("hybrid", "retrieval for ask: hybrid, dense or bm25", answers=True, query=True)
+    mode: str = _setting("hybrid", "retrieval for ask: dense (by meaning), bm25 (by words), sparse (by weighted terms), or hybrid, "
+                         "which fuses the `origins`", answers=True, query=True)
+    origins: str = _setting("dense,bm25", "what hybrid fuses, separated by commas: dense, bm25, sparse; a collection without term "
+                            "weights leaves sparse out", answers=True, query=True)
+    fusion: str = _setting("rrf", "how hybrid fuses: rrf (by rank) or weighted (by score, with fitted weights)", answers=True,
+                           query=True)
     candidates: int = _setting(24, "candidates handed to the selector", low=1, high=5000, answers=True, query=True)
-    selector: str = _setting("greedy", "how the context is chosen: greedy, or a baseline: topk, topk_whole, sentences, mmr, "
-                             "knapsack, adagres or carrot", answers=True, query=True)
+    selector: str = _setting("greedy", "how the context is chosen: greedy, lazy, beam, exact, mcts, or a baseline: topk, "
+                             "topk_whole, sentences, mmr, knapsack, adagres, carrot", answers=True, query=True)
     budget_tokens: int = _setting(256, "default budget for the rendered context, in reader tokens",
                                   low=1, high=1_000_000, answers=True, query=True)
     max_cost_usd: float = _setting(0.0, "default ceiling for one answer in US dollars; 0 sets none", low=0)
@@ -196,8 +207,13 @@ def query_names() -> list[str]:
 
 
 def choices(name: str) -> tuple[str, ...]:
-    """The values that a setting with a closed set may take."""
-    return _CHOICES[name]
+    """The values that a setting with a closed set may take, or of which it lists some."""
+    return _LISTS[name] if name in _LISTS else _CHOICES[name]
+
+
+def listed(value: str) -> tuple[str, ...]:
+    """The values of a setting that lists several."""
+    return tuple(value.split(","))
 
 
 def names() -> list[str]:
@@ -270,7 +286,20 @@ def _parsed(name: str, value: object, where: str) -> Any:
     if isinstance(parsed, float | int) and not least <= parsed <= most:
         bounds = f"at least {low}" if high is None else f"from {low} to {high}"
         raise ConfigError(f"{name} = {value!r} (from {where}) is out of bounds.", field=name, hint=f"Use {bounds}.")
+    if name in _LISTS:
+        return _some(name, str(parsed), where)
     if name in _CHOICES and parsed not in _CHOICES[name]:
         raise ConfigError(f"{name} = {value!r} (from {where}) is not one of {', '.join(_CHOICES[name])}.", field=name,
                           hint=f"It is: {metadata['doc']}.")
     return parsed
+
+
+def _some(name: str, value: str, where: str) -> str:
+    """The values that `value` lists, each once, in the order of `_LISTS`: the same choice is the same text."""
+    given = [part.strip().lower() for part in value.split(",") if part.strip()]
+    wrong = [part for part in given if part not in _LISTS[name]]
+    if wrong or not given:
+        what = f"names {', '.join(map(repr, wrong))}, which is not one" if wrong else "names none"
+        raise ConfigError(f"{name} = {value!r} (from {where}) {what} of {', '.join(_LISTS[name])}.", field=name,
+                          hint=f"It is: {_FIELDS[name].metadata['doc']}.")
+    return ",".join(part for part in _LISTS[name] if part in given)

@@ -18,7 +18,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, closing, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from threading import Lock
+from threading import Lock, Thread
 from types import TracebackType
 from typing import Any
 
@@ -42,12 +42,26 @@ from rag.models import ModelCache
 from rag.pipeline import Hooks, Pipeline
 from rag.pooling import Recent, SentenceVectors
 from rag.settings import Settings
-from rag.types import Answer, Chunk, Document, Extract, Hit, IngestReport, Mode, OnProgress, Prepared, Step, no_progress
+from rag.types import (
+    Answer,
+    Chunk,
+    Document,
+    Extract,
+    Hit,
+    IngestReport,
+    Mode,
+    OnProgress,
+    Prepared,
+    SearchResult,
+    Step,
+    no_progress,
+)
+from retrievers import sparse
 from retrievers.hybrid import Searcher
 
 COLLECTIONS = "collections"
 EMBEDDINGS = "embeddings.sqlite"
-MODES: tuple[Mode, ...] = ("hybrid", "dense", "bm25")
+MODES: tuple[Mode, ...] = ("hybrid", "dense", "bm25", "sparse")
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
 
 
@@ -60,6 +74,7 @@ class CollectionInfo:
     bytes: int
     encoder: str
     dimension: int
+    terms: str
     segments: int
     snapshot: str
     created: str
@@ -113,9 +128,11 @@ class ThriftRAG:
         with self._plugs(on_progress) as (encoder, parsing), tempfile.TemporaryDirectory() as aside:
             # A dry run of a collection that is not there yet compares with an empty one, and leaves none behind.
             folder = Path(aside) / self.name if dry_run and not self.exists() else self.folder
-            store.create(folder, encoder=encoder.name, dimension=encoder.dimension, chunk_tokens=self.settings.chunk_tokens)
-            report = ingestion.ingest(folder, paths, encoder=encoder, settings=self.settings, parsing=parsing, lines=lines,
-                                      prune=prune, vanished=vanished, dry_run=dry_run, on_progress=on_progress, cancelled=cancelled)
+            ingestion.create(folder, encoder=encoder, settings=self.settings)
+            with _warming(not dry_run and bool(ingestion.check_encoder(folder, encoder).terms)):
+                report = ingestion.ingest(folder, paths, encoder=encoder, settings=self.settings, parsing=parsing, lines=lines,
+                                          prune=prune, vanished=vanished, dry_run=dry_run, on_progress=on_progress,
+                                          cancelled=cancelled)
         if not dry_run:
             self._mirror(on_progress)
         return report
@@ -166,15 +183,33 @@ class ThriftRAG:
         """The candidates that a selector would see for this question; nothing is asked of the reader."""
         return self._pipeline().pool(question, where=as_filter(where))
 
-    def search(self, query: str, *, mode: str = "hybrid", k: int = 10, where: Where | None = None) -> list[Hit]:
-        """The best `k` chunks of documents that `where` allows, best first; fewer where there are fewer."""
+    def search(self, query: str, *, mode: str = "hybrid", k: int = 10, where: Where | None = None,
+               changes: Mapping[str, object] | None = None) -> list[Hit]:
+        """The best `k` chunks of documents that `where` allows, best first; fewer where there are fewer. `changes`: settings for
+        this query alone, by name; of those, `origins` and `fusion` matter here."""
+        return list(self.find(query, mode=mode, k=k, where=where, changes=changes).hits)
+
+    def find(self, query: str, *, mode: str = "hybrid", k: int = 10, where: Where | None = None, explain: bool = False,
+             changes: Mapping[str, object] | None = None) -> SearchResult:
+        """As `search`, and what was searched, with notes where that is not what was asked for. `explain`: each hit tells what the
+        terms of the query add to its sparse score.
+
+        Raises:
+            InputError, ConfigError: a value that cannot be. SnapshotMismatch: the collection has not the term weights it takes.
+        """
         if mode not in MODES:
             raise InputError(f"Unknown mode {mode!r}.", hint=f"Use one of {', '.join(MODES)}.", field="mode")
         if k < 1:
             raise InputError(f"k = {k} is not possible.", hint="Use 1 or more.", field="k")
         cleaned = clean_question(query, limit=self.settings.max_question_chars)
-        found = self._current().search(cleaned, mode=mode, k=k, where=as_filter(where))
-        return [Hit(hit.chunk, hit.score, hit.origins) for hit in found]
+        settings = configuration.changed(self.settings, changes) if changes else self.settings
+        searcher = self._current()
+        found = searcher.find(cleaned, mode=mode, k=k, where=as_filter(where), settings=settings)
+        told = searcher.explain(cleaned, found) if explain else None
+        matches = told if told is not None else [None] * len(found.hits)
+        hits = [Hit(hit.chunk, hit.score, hit.origins, terms) for hit, terms in zip(found.hits, matches, strict=True)]
+        notes = found.plan.notes if told is not None or not explain else (*found.plan.notes, _no_terms(found.plan.origins))
+        return SearchResult(tuple(hits), found.plan.origins, notes)
 
     def documents(self) -> list[DocumentInfo]:
         with self._stored() as snapshot:
@@ -286,7 +321,7 @@ class ThriftRAG:
         encoder = self.encoder
         with self._lock:
             if self._searcher is None or not self._searcher.snapshot.is_current():
-                ingestion.check_encoder(self.folder, encoder)
+                ingestion.check_encoder(self.folder, encoder, to_write=False)
                 reuse = None if self._searcher is None else self._searcher.snapshot
                 self._searcher = Searcher(Snapshot(self.folder, reuse=reuse), encoder, settings=self.settings)
             return self._searcher
@@ -360,12 +395,25 @@ def list_collections(settings: Settings) -> list[CollectionInfo]:
     return found
 
 
+@contextmanager
+def _warming(wanted: bool) -> Iterator[None]:
+    """Sparse search is compiled meanwhile, so that the first question need not wait for it."""
+    if not wanted:
+        yield
+        return
+    thread = Thread(target=sparse.warm, name="warming", daemon=True)
+    thread.start()
+    yield
+    thread.join()       # after an error nobody waits
+
+
 def describe(folder: Path) -> CollectionInfo:
     with closing(Snapshot(folder, indexes=False)) as snapshot:
         documents, chunks, tokens = snapshot.totals()
         return CollectionInfo(
             name=folder.name, documents=documents, chunks=chunks, tokens=tokens, bytes=tree_bytes(folder),
-            encoder=snapshot.meta["encoder"], dimension=snapshot.dimension, segments=snapshot.segment_count(),
+            encoder=snapshot.meta["encoder"], dimension=snapshot.dimension, terms=snapshot.terms,
+            segments=snapshot.segment_count(),
             snapshot=snapshot.id, created=snapshot.meta["created"])
 
 
@@ -385,6 +433,11 @@ def delete_collection(name: str, *, settings: Settings) -> None:
         shutil.rmtree(aside, ignore_errors=True)
         kb.folder.rename(aside)
     shutil.rmtree(aside, ignore_errors=True)
+
+
+def _no_terms(origins: Sequence[str]) -> str:
+    return (f"There are no terms to explain: the search was by {' and '.join(origins)}, and the scores of each hit are all there "
+            "is. Terms are explained where sparse is searched: --mode sparse, or hybrid with sparse among its origins.")
 
 
 def folder_of(name: str, *, settings: Settings) -> Path:

@@ -17,7 +17,7 @@ Scalar = str | int | float | bool | None
 FieldValue = Scalar | tuple[Scalar, ...]
 Metadata = Mapping[str, FieldValue]
 Verdict = Literal["answered", "abstained", "degraded"]
-Mode = Literal["dense", "bm25", "hybrid"]
+Mode = Literal["dense", "bm25", "sparse", "hybrid"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -278,17 +278,62 @@ class Answer:
 
 
 @dataclass(frozen=True, slots=True)
+class TermMatch:
+    """How much one term of a query adds to the sparse score of one passage. A word that the tokenizer cuts is one term, and so
+    are words of the query that count as one.
+
+    `weight`: of the term in the passage, 0 where it does not match; of a word of several pieces their mean, by query weight.
+    `held`: the share of that which the passage's own words give; what expansion added gives the rest.
+    """
+
+    term: str
+    query_weight: float
+    weight: float
+    held: float
+
+    @property
+    def contribution(self) -> float:
+        return self.query_weight * self.weight
+
+    @property
+    def source(self) -> str:
+        """Where the passage has the term from: passage, expansion, both (pieces of one word), or nothing."""
+        if self.weight == 0:
+            return "nothing"
+        return "passage" if self.held == 1 else "both" if self.held else "expansion"
+
+    def to_dict(self) -> dict[str, object]:
+        return {"term": self.term, "query_weight": round(self.query_weight, 6), "weight": round(self.weight, 6),
+                "contribution": round(self.contribution, 6), "from": self.source}
+
+
+@dataclass(frozen=True, slots=True)
 class Hit:
-    """One search result."""
+    """One search result. `explain`: every term of the query, what adds most first, where an explanation was asked for and terms
+    were searched; None elsewhere."""
 
     chunk: Chunk
     score: float
     origins: Mapping[str, float]
+    explain: tuple[TermMatch, ...] | None = None
 
     def to_dict(self) -> dict[str, object]:
-        return {"chunk_id": self.chunk.id, "doc_id": self.chunk.doc_id, "score": self.score,
-                "source": self.chunk.source, "page": self.chunk.page, "text": self.chunk.text,
-                "origins": dict(self.origins)}
+        row: dict[str, object] = {
+            "chunk_id": self.chunk.id, "doc_id": self.chunk.doc_id, "score": self.score, "source": self.chunk.source,
+            "page": self.chunk.page, "text": self.chunk.text, "origins": dict(self.origins)}
+        return row if self.explain is None else {**row, "explain": [match.to_dict() for match in self.explain]}
+
+
+@dataclass(frozen=True, slots=True)
+class SearchResult:
+    """The hits, best first; which origins were searched; and what the user should know about that, in sentences."""
+
+    hits: tuple[Hit, ...]
+    origins: tuple[str, ...] = ()
+    notes: tuple[str, ...] = ()
+
+    def to_dict(self) -> dict[str, object]:
+        return {"hits": [hit.to_dict() for hit in self.hits], "origins": list(self.origins), "notes": list(self.notes)}
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,17 +1,19 @@
-"""Where searches run. Each backend ranks chunks of one snapshot by vector and by words; deleted chunks and those that a
-filter excludes are left out inside the search, so that `k` results come back whenever there are that many."""
+"""Where searches run. Each backend ranks chunks of one snapshot by vector, by words and by weighted terms; deleted chunks and
+those that a filter excludes are left out inside the search, so that `k` results come back whenever there are that many."""
 
 from __future__ import annotations
 
 from typing import Protocol
 
 from indexers.encoders import Vectors
+from indexers.impacts import Query
 from indexers.snapshot import Snapshot
 from rag.filters import Filter
 from rag.settings import Settings
-from retrievers import dense
+from retrievers import dense, sparse
 from retrievers.bm25 import open_bm25
 from retrievers.dense import Ranked
+from retrievers.sparse_rows import weighed
 
 
 class Backend(Protocol):
@@ -20,6 +22,13 @@ class Backend(Protocol):
 
     def lexical(self, question: str, *, k: int, where: Filter | None = None) -> Ranked:
         """Rows and BM25 scores of the best `k` that hold a word of the question, best first; ties by row."""
+
+    def sparse(self, query: Query, *, k: int, where: Filter | None = None) -> Ranked:
+        """Rows and scores of the best `k` whose term weights have a term of the query, best first; ties by row.
+
+        Raises:
+            SnapshotMismatch: the snapshot holds no term weights.
+        """
 
 
 class Local:
@@ -34,6 +43,9 @@ class Local:
 
     def lexical(self, question: str, *, k: int, where: Filter | None = None) -> Ranked:
         return self.bm25.search(question, k=k, allowed=self._snapshot.allowed(where))
+
+    def sparse(self, query: Query, *, k: int, where: Filter | None = None) -> Ranked:
+        return sparse.search_segments(weighed(self._snapshot.segments), query, k=k, allowed=self._snapshot.allowed(where))
 
 
 def open_backend(snapshot: Snapshot, local: Local, *, settings: Settings) -> Backend:

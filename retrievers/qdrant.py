@@ -13,6 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from indexers.encoders import Vectors
+from indexers.impacts import Query
 from indexers.qdrant import Mirror, mirror_of
 from indexers.qdrant_fields import condition, filtered
 from indexers.qdrant_points import Condition, between
@@ -21,7 +22,9 @@ from indexers.snapshot import Snapshot
 from rag.errors import InputError, SnapshotMismatch
 from rag.filters import Filter, Range, matches
 from rag.settings import Settings
+from retrievers import sparse
 from retrievers.dense import Ranked, top
+from retrievers.sparse_rows import weighed
 
 # More than k, so that what float16 and quantised arithmetic swapped near the end is put right by the stored vectors.
 _MARGIN = 8
@@ -78,6 +81,10 @@ class QdrantBackend:
     def lexical(self, question: str, *, k: int, where: Filter | None = None) -> Ranked:
         terms = self._weights.question(question)
         return top(self._search(terms, k=k, where=where), k=k) if len(terms.ids) else []
+
+    def sparse(self, query: Query, *, k: int, where: Filter | None = None) -> Ranked:
+        """In the snapshot's own index: the mirror holds no term weights."""
+        return sparse.search_segments(weighed(self._snapshot.segments), query, k=k, allowed=self._snapshot.allowed(where))
 
     def _search(self, query: Vectors | Terms, *, k: int, where: Filter | None) -> Ranked:
         """At least the best `k` allowed rows, in no order, or all there are."""

@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 
 from indexers.dense import DenseIndex
 from indexers.lexical import LexicalIndex
+from indexers.sparse import SparseIndex
 
 Mask = NDArray[np.bool_]
 # One entry for each segment of a snapshot: the positions that may be returned, None where all of them may.
@@ -34,6 +35,10 @@ class SegmentView(Protocol):
 
     @property
     def lexical(self) -> LexicalIndex: ...
+
+    @property
+    def sparse(self) -> SparseIndex | None:
+        """None where the collection holds no term weights."""
 
 
 def alive(segments: Sequence[SegmentView]) -> Allowed:

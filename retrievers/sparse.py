@@ -14,17 +14,19 @@ is at most 2^-23 of the greatest possible score for each token. A score is given
 from __future__ import annotations
 
 import math
+import tempfile
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import partial
+from pathlib import Path
 from typing import Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
 from indexers.impacts import MOST, Query, check_query
-from indexers.sparse import SparseIndex
+from indexers.sparse import SparseIndex, write
 from indexers.sparse_file import corrupt
 from rag.errors import InputError
 from retrievers.dense import Ranked
@@ -140,6 +142,16 @@ def exhaustive(index: SparseIndex, query: Query, *, k: int, allowed: Mask | None
                               _mask(index, allowed))
     _check(index, sound)
     return _ranked(keys, asked.step)
+
+
+def warm() -> None:
+    """Has the searches compiled: seconds at the first call on a machine, then a fraction of one, from a cache on disk."""
+    with tempfile.TemporaryDirectory() as folder:
+        write(Path(folder), [(np.zeros(1, np.int32), np.ones(1, np.float32))], vocabulary=1, scale=1.0)
+        index = SparseIndex(Path(folder))
+        query, first = (np.zeros(1, np.int32), np.ones(1, np.float32)), np.zeros(1, np.int64)
+        search(index, query, k=1)
+        score(index, query, first)
 
 
 def matched(index: SparseIndex, query: Query, positions: NDArray[np.int64]) -> NDArray[np.uint8]:

@@ -1,7 +1,7 @@
 """Performance figures by name: every one that the documentation states comes from `thriftrag bench NAME`.
 
-A bench is a module here with a docstring, whose first line says what it measures, and `run`. Values are compared within one
-run, as ratios, because machines are noisy and differ.
+A bench is a module here with a docstring, whose first line says what it measures, and `run`; modules whose names begin with an
+underscore are parts of one. Values are compared within one run, as ratios, because machines are noisy and differ.
 """
 
 from __future__ import annotations
@@ -27,9 +27,11 @@ class Measurement:
     n: int                      # how many times it was taken, or over how many items
     ratio: float | None = None
     ratio_to: str | None = None
+    interval: tuple[float, float] | None = None     # 95 %, where one was estimated
 
     def to_dict(self) -> dict[str, object]:
-        return {name: getattr(self, name) for name in self.__dataclass_fields__}
+        """Without `interval` where there is none."""
+        return {name: getattr(self, name) for name in self.__dataclass_fields__ if name != "interval" or self.interval is not None}
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,6 +44,11 @@ class Options:
     sizes: tuple[int, ...] = ()  # empty: the bench's own
     seed: int = 13
     plots: Path | None = None   # a folder for PNG files; None draws nothing
+    # For benches that name them in `TAKES`, a frozenset of names in their module:
+    weights: Path | None = None  # a file of term weights; None: those of the embedder's folder, or shipped
+    limit: int | None = None    # questions of each data set
+    teacher: Path | None = None  # folder of SPLADE-tiny
+    home: Path | None = None    # where to remember what is costly, below `home / evaluation`; None: nowhere
 
 
 class Bench(Protocol):
@@ -50,13 +57,18 @@ class Bench(Protocol):
 
 
 def names() -> list[str]:
-    return sorted(module.name for module in pkgutil.iter_modules(__path__))
+    return sorted(module.name for module in pkgutil.iter_modules(__path__) if not module.name.startswith("_"))
 
 
 def summary(name: str) -> str:
     """What a bench measures, in a line."""
     said = importlib.import_module(f"eval.bench.{name}").__doc__ or ""
     return " ".join(said.split("\n\n")[0].split())
+
+
+def takes(name: str) -> frozenset[str]:
+    """The options beyond those of every bench that this one looks at."""
+    return cast("frozenset[str]", getattr(importlib.import_module(f"eval.bench.{name}"), "TAKES", frozenset()))
 
 
 def load(name: str) -> Bench:

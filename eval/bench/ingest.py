@@ -10,8 +10,8 @@ from __future__ import annotations
 
 import dataclasses
 import time
-from collections.abc import Callable, Sequence
-from contextlib import closing
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import closing, contextmanager
 from importlib.util import find_spec
 from itertools import cycle, islice
 from pathlib import Path
@@ -20,7 +20,9 @@ from eval.bench import Measurement, Options
 from eval.datasets import load
 from eval.memory import Sampler
 from indexers.chunking import embedding_text
-from indexers.encoders import Encoder, Vectors, open_encoder
+from indexers.encoders import Encoder, Vectors, open_encoder, term_weights
+from indexers.encoders.term_weights import TermModel
+from indexers.impacts import Impacts
 from indexers.snapshot import Snapshot
 from rag.models import ModelCache
 from rag.thriftrag import ThriftRAG
@@ -43,10 +45,27 @@ class _Timed:
         self.count, self.offsets = inner.count, inner.offsets
         self.seconds = 0.0
 
+    @property
+    def terms(self) -> TermModel | None:
+        weighing = term_weights.of(self.inner)
+        return weighing.terms if weighing else None
+
     def encode(self, texts: Sequence[str], *, on_batch: Callable[[int], None] | None = None) -> Vectors:
+        with self._counting():
+            return self.inner.encode(texts, on_batch=on_batch)
+
+    def encode_with_terms(self, texts: Sequence[str], *, on_batch: Callable[[int], None] | None = None
+                          ) -> tuple[Vectors, list[Impacts]]:
+        weighing = term_weights.of(self.inner)
+        assert weighing is not None, "asked only of an encoder with `terms`"
+        with self._counting():
+            return weighing.encode_with_terms(texts, on_batch=on_batch)
+
+    @contextmanager
+    def _counting(self) -> Iterator[None]:
         since = time.perf_counter()
         try:
-            return self.inner.encode(texts, on_batch=on_batch)
+            yield
         finally:
             self.seconds += time.perf_counter() - since
 
@@ -57,10 +76,12 @@ def run(options: Options, *, on_progress: OnProgress) -> list[Measurement]:
     folder = _files(options, sizes[0])
     rows: list[Measurement] = []
     chunks: list[str] = []
-    for precision in PRECISIONS:
-        on_progress(Progress("ours", PRECISIONS.index(precision), len(PRECISIONS), "runs", precision))
-        made, chunks = _ours(options, folder, cache, precision)
+    for number, precision in enumerate(PRECISIONS):
+        on_progress(Progress("ours", number, len(PRECISIONS) + 1, "runs", precision))
+        made, chunks = _ours(options, folder, cache, precision, sparse="off")
         rows += made
+    on_progress(Progress("ours", len(PRECISIONS), len(PRECISIONS) + 1, "runs", "with term weights"))
+    rows += _weighing(options, folder, cache, dense=rows[0])
     published = cache.published(options.settings.embedder, options.scratch / "model")
     others: list[tuple[str, str, Callable[[Sequence[str], Path, Path], float]]] = [
         (BASELINE, "sentence_transformers", _sentence_transformers), ("txtai", "txtai", _txtai),
@@ -101,11 +122,23 @@ def _files(options: Options, count: int) -> Path:
 SAMPLE = Path(__file__).parents[1] / "data" / "sample"
 
 
-def _ours(options: Options, folder: Path, cache: ModelCache, precision: str) -> tuple[list[Measurement], list[str]]:
+def _weighing(options: Options, folder: Path, cache: ModelCache, *, dense: Measurement) -> list[Measurement]:
+    """The first precision again, with term weights; nothing where the embedder has none. `dense`: the same without."""
+    if term_weights.of(open_encoder(options.settings.embedder, cache=cache, precision=PRECISIONS[0])) is None:
+        return []
+    rows, _ = _ours(options, folder, cache, PRECISIONS[0], sparse="auto")
+    return [dataclasses.replace(row, name=row.name.replace(f" {PRECISIONS[0]},", f" {PRECISIONS[0]} with term weights,"))
+            for row in rows] + [Measurement("time that term weights add", dense.value / rows[0].value - 1, "share", dense.n)]
+
+
+def _ours(options: Options, folder: Path, cache: ModelCache, precision: str, *, sparse: str
+          ) -> tuple[list[Measurement], list[str]]:
     encoder = _Timed(open_encoder(options.settings.embedder, cache=cache, precision=precision))
-    encoder.encode(["The first call makes kernels. " * (1 + at % 24) for at in range(96)])
+    warming = ["The first call makes kernels. " * (1 + at % 24) for at in range(96)]
+    term_weights.encoded(encoder, warming, wanted=sparse != "off")
     encoder.seconds = 0.0
-    settings = dataclasses.replace(options.settings, home=options.scratch / f"home-{precision}", precision=precision)
+    settings = dataclasses.replace(options.settings, home=options.scratch / f"home-{precision}-{sparse}", precision=precision,
+                                   sparse=sparse)
     with ThriftRAG.open("bench", settings=settings, encoder=encoder) as kb:
         since = time.perf_counter()
         report = kb.ingest(folder)

@@ -9,7 +9,6 @@ are wall times; native and bm25s are built from the texts (words included), Luce
 
 from __future__ import annotations
 
-import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
@@ -19,6 +18,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
+from eval import timing
 from eval.bench import Measurement, Options
 from eval.datasets import load
 from indexers import lexical
@@ -98,8 +98,9 @@ def run(options: Options, *, on_progress: OnProgress) -> list[Measurement]:
         at_size.all(texts)
         rows += at_size.rows
     if options.plots is not None:
-        _plot(rows, options.plots / "lexical-search.png")
-    return [_against(row, rows) for row in rows]
+        timing.plot_by_size(rows, options.plots / "lexical-search.png", what="chunks", lines={"search, p50": ""},
+                            title="BM25 search for ten, median")
+    return timing.against(rows, ("native",))
 
 
 class _At:
@@ -137,14 +138,14 @@ class _At:
         for number, first in enumerate(range(0, self._size, step)):
             self._on_progress(Progress(f"build {self._size:,}", first, self._size))
             folder, some = self._new(f"part{number}"), texts.between(first, min(first + step, self._size))
-            seconds += _seconds(partial(lexical.write, folder, some))
+            seconds += timing.seconds(partial(lexical.write, folder, some))
             parts.append(_Segment(folder, np.arange(first, first + len(some)), None, LexicalIndex(folder)))
         self._add("native", "build", self._size / seconds, "chunks/s", self._size)
         return parts
 
     def _merged(self, parts: Sequence[_Segment]) -> _Segment:
         folder = self._new("merged")
-        seconds = _seconds(lambda: lexical.merge(folder, [(part.lexical, np.arange(part.lexical.size)) for part in parts]))
+        seconds = timing.seconds(lambda: lexical.merge(folder, [(part.lexical, np.arange(part.lexical.size)) for part in parts]))
         self._add("native", f"merge of {_SEGMENTS} segments", seconds, "s", self._size)
         whole = _Segment(folder, np.arange(self._size), None, LexicalIndex(folder))
         self._add("native", "on disk", tree_bytes(folder) / self._size, "bytes/chunk", self._size)
@@ -156,14 +157,14 @@ class _At:
         from indexers.lucene_jvm import java, on_java
 
         on_java(lambda: java("java.lang.Object") is None)  # starting Java is no part of any of it
-        seconds = _seconds(lambda: lucene.write(whole.folder, whole.lexical))
+        seconds = timing.seconds(lambda: lucene.write(whole.folder, whole.lexical))
         self._add("lucene", "build from the native index", self._size / seconds, "chunks/s", self._size)
         self._add("lucene", "on disk", tree_bytes(whole.folder / lucene.FOLDER) / self._size, "bytes/chunk", self._size)
 
     def _opened(self, engine: str, segment: _Segment) -> Bm25:
-        times = [_seconds(lambda: open_bm25([replace(segment, lexical=LexicalIndex(segment.folder))], engine=engine))
+        times = [timing.seconds(lambda: open_bm25([replace(segment, lexical=LexicalIndex(segment.folder))], engine=engine))
                  for _ in range(1 if engine in _SLOW else _TIMES)]
-        self._add(engine, "open", _p50(times), "ms", len(times))
+        self._add(engine, "open", timing.p50(times), "ms", len(times))
         return open_bm25([segment], engine=engine)
 
     def _bm25s(self, texts: Texts) -> dict[str, Ask]:
@@ -174,30 +175,22 @@ class _At:
 
         some, folder = texts.between(0, self._size), self._folder / "bm25s"
         index = bm25s.BM25(k1=K1, b=B, method="lucene")
-        seconds = _seconds(lambda: index.index([lexical.words(text) for text in some], show_progress=False))
+        seconds = timing.seconds(lambda: index.index([lexical.words(text) for text in some], show_progress=False))
         self._add("bm25s", "build", self._size / seconds, "chunks/s", self._size)
         index.save(folder)
         self._add("bm25s", "on disk", tree_bytes(folder) / self._size, "bytes/chunk", self._size)
-        times = [_seconds(lambda: bm25s.BM25.load(folder, mmap=True)) for _ in range(_TIMES)]
-        self._add("bm25s", "open", _p50(times), "ms", len(times))
+        times = [timing.seconds(lambda: bm25s.BM25.load(folder, mmap=True)) for _ in range(_TIMES)]
+        self._add("bm25s", "open", timing.p50(times), "ms", len(times))
         opened = bm25s.BM25.load(folder, mmap=True)
         return {"bm25s": lambda question: opened.retrieve([lexical.words(question)], k=_K, show_progress=False)}
 
     def _asked(self, engines: Mapping[str, Ask], name: str, *, tail: bool = False) -> None:
-        """Every question to each engine in turn, so that whatever else the machine does meets all of them."""
         self._on_progress(Progress(f"{name} {self._size:,}", 0, None, "questions"))
-        times: dict[str, list[float]] = {engine: [] for engine in engines}
-        for warm in (True, False):
-            for number, question in enumerate(self._questions[:_WARMING] if warm else self._questions):
-                for engine, ask in engines.items():
-                    if engine not in _SLOW or number < (1 if warm else _SLOW_QUESTIONS):
-                        seconds = _seconds(partial(ask, question))
-                        if not warm:
-                            times[engine].append(seconds)
+        times = timing.interleaved(engines, self._questions, warming=_WARMING, fewer=dict.fromkeys(_SLOW, _SLOW_QUESTIONS))
         for engine, found in times.items():
-            self._add(engine, f"{name}, p50", _p50(found), "ms", len(found))
+            self._add(engine, f"{name}, p50", timing.p50(found), "ms", len(found))
             if tail:
-                self._add(engine, f"{name}, p95", _p95(found), "ms", len(found))
+                self._add(engine, f"{name}, p95", timing.p95(found), "ms", len(found))
 
     def _new(self, name: str) -> Path:
         folder = self._folder / name
@@ -206,43 +199,3 @@ class _At:
 
     def _add(self, engine: str, name: str, value: float, unit: str, n: int) -> None:
         self.rows.append(Measurement(f"{engine}, {self._size:,} chunks: {name}", value, unit, n))
-
-
-def _seconds(work: Callable[[], object]) -> float:
-    since = time.perf_counter()
-    work()
-    return time.perf_counter() - since
-
-
-def _p50(seconds: Sequence[float]) -> float:
-    return 1e3 * float(np.median(seconds))
-
-
-def _p95(seconds: Sequence[float]) -> float:
-    return 1e3 * float(np.quantile(seconds, 0.95))
-
-
-def _against(row: Measurement, rows: Sequence[Measurement]) -> Measurement:
-    """Set against the native engine's row of the same size and name."""
-    engine, _, rest = row.name.partition(", ")
-    base = next((other for other in rows if other.name == f"native, {rest}"), None)
-    return row if base is None or engine == "native" else replace(row, ratio=row.value / base.value, ratio_to=base.name)
-
-
-def _plot(rows: Sequence[Measurement], path: Path) -> None:
-    from matplotlib.figure import Figure
-
-    figure = Figure(figsize=(7, 4), layout="constrained")
-    axes = figure.subplots()
-    points: dict[str, list[tuple[int, float]]] = {}
-    for row in rows:
-        what, _, name = row.name.partition(" chunks: ")
-        engine, _, size = what.partition(", ")
-        if name == "search, p50":
-            points.setdefault(engine, []).append((int(size.replace(",", "")), row.value))
-    for engine, found in points.items():
-        axes.plot(*zip(*found, strict=True), marker="o", label=engine)
-    axes.set(xscale="log", yscale="log", xlabel="chunks", ylabel="ms", title="BM25 search for ten, median")
-    axes.legend()
-    path.parent.mkdir(parents=True, exist_ok=True)
-    figure.savefig(path, dpi=150)

@@ -1,14 +1,13 @@
-"""Sparse search at scale: building, merging, opening, searching with and without pruning, re-ranking, eight bits against floats.
+"""Sparse search: what an index keeps of the term weights, what they cost, and searching at scale, with and without pruning.
 
-Term weights are made up, with the document frequencies of the data (default: the shipped sample). Words stand for tokens: the most
-frequent 150 are left out as stop words, the others numbered by frequency; those beyond the vocabulary of 30,522 share numbers, as
-rare words share pieces. A passage takes the words of one of the data's, a random share of them (none to all) exchanged for words
-drawn from all passages, and is filled up with such words, and one in twenty from a Zipf distribution over the vocabulary, to
-about 120, as expansion does. A weight is the token's own strength, larger for rare ones, times a Gamma variate; those of filled-up
-words are smaller. Questions are those of the data, as 6 to 12 of their words, weighted by idf.
+The term weights are those of the model (`--weights`, or as shipped) for the passages of the data (default: the shipped sample), the
+questions those of the data. Larger collections have made-up passages after the real ones: see `eval.origins.grown`.
 
-Each question goes to every way of searching before the next does. Times are wall times in one thread. TILDE keeps a number in half
-precision for each token of the vocabulary and passage; its size is computed.
+- What is kept: bytes and postings of all real passages in one index, against TILDE, which keeps a number in half precision for
+  each token of the vocabulary and passage (computed); and the overlap of the best ten by eight bits with those by floats.
+- At scale: building, merging, opening, searching and re-ranking. Each question goes to every way of searching before the next
+  does. Times are wall times in one thread.
+- Cost: encoding and ingestion with term weights and without, in turn.
 """
 
 from __future__ import annotations
@@ -16,39 +15,36 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
-import time
-import zlib
-from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
 
+from eval import timing
 from eval.bench import Measurement, Options
-from eval.datasets import load
-from indexers import lexical, sparse
-from indexers.impacts import Impacts, Query
+from eval.bench._sparse_cost import costs
+from eval.bench._sparse_kept import HALF_BYTES, joined, kept
+from eval.origins.chunked import chunked
+from eval.origins.encoded import Terms, terms
+from eval.origins.grown import Grown
+from eval.origins.opened import loaded, opened
+from indexers import sparse
+from indexers.impacts import Query
 from indexers.sparse import SparseIndex
 from rag.durable import tree_bytes
+from rag.errors import ConfigError
 from rag.types import OnProgress, Progress
 from retrievers.sparse import exhaustive, rerank, search, search_batch, search_segments
 
+TAKES = frozenset({"weights", "limit"})
 SIZES = (10_000, 100_000, 1_000_000)
 SAMPLE = Path(__file__).parents[1] / "data" / "sample"
-VOCABULARY = 30_522
-_HALF_BYTES = 2
-_STOP_WORDS = 150
-_TERMS, _SPREAD = 120, 25
-_OWN_MOST = 128                 # words of a passage's own, as encoders cut them
-_ZIPF = 1.1
-_ZIPF_SHARE = 0.05
-_SCALE = 6.0
-_BLOCK = 8192
+_LIMIT = 300                    # questions of each set, for the overlap
 _SEGMENTS = 4
-_QUESTIONS = 100
+_QUESTIONS = 200
 _WARMING = 5
 _TIMES = 9
 _CANDIDATES = 1000
@@ -56,63 +52,17 @@ _FILTERED = 0.1
 _FLOAT_UP_TO = 100_000          # all weights as floats are in memory for that
 _FLOAT_QUESTIONS = 40
 _THREADS = 2
+_COST_TEXTS = 512
 
 Ask = Callable[[Query], object]
 
 
-class Passages:
-    """Made-up term weights: passage i is the same in every collection of the same seed, however large."""
+@dataclass(frozen=True, slots=True)
+class Model:
+    """What an index must know of its term weights."""
 
-    def __init__(self, texts: Sequence[str], *, seed: int) -> None:
-        bags = [lexical.words(text)[:_OWN_MOST] for text in texts]
-        holding = Counter(word for bag in bags for word in set(bag))
-        kept = sorted(holding, key=lambda word: (-holding[word], word))[min(_STOP_WORDS, len(holding) // 4):]
-        self._number = {word: rank if rank < VOCABULARY else zlib.crc32(word.encode()) % VOCABULARY
-                        for rank, word in enumerate(kept)}
-        self._bags = [self.tokens(bag) for bag in bags]
-        self._all = np.concatenate(self._bags)
-        frequency = np.bincount(self._all, minlength=VOCABULARY)
-        self.idf = np.log1p(len(bags) / (frequency + 0.5)).astype(np.float32)
-        self._seed = seed
-
-    def tokens(self, words: Iterable[str]) -> NDArray[np.int64]:
-        """Distinct numbers of the words that have one."""
-        return np.unique(np.asarray([self._number[word] for word in words if word in self._number], np.int64))
-
-    def query(self, words: Sequence[str], rng: np.random.Generator) -> Query:
-        """6 to 12 tokens: those of the words, filled up with tokens of some passage."""
-        own = rng.permutation(self.tokens(words))[:12]
-        other = rng.permutation(self._bags[rng.integers(len(self._bags))])
-        ids = np.concatenate([own, np.setdiff1d(other, own, assume_unique=True)[:max(0, 6 - len(own))]])
-        return ids.astype(np.int32), self.idf[ids]
-
-    def between(self, first: int, last: int) -> Iterator[Impacts]:
-        for block in range(first // _BLOCK, -(-last // _BLOCK)):
-            counts, tokens, weights = self._made(block)
-            ends = np.concatenate([[0], np.cumsum(counts)]).tolist()
-            for at in range(max(first - block * _BLOCK, 0), min(last - block * _BLOCK, _BLOCK)):
-                yield tokens[ends[at]:ends[at + 1]], weights[ends[at]:ends[at + 1]]
-
-    def _made(self, block: int) -> tuple[NDArray[np.int64], NDArray[np.int32], NDArray[np.float32]]:
-        """Tokens of each passage of a block, and all tokens and weights end to end."""
-        rng = np.random.default_rng([self._seed, block])
-        bags = [self._bags[which] for which in rng.integers(len(self._bags), size=_BLOCK)]
-        sizes = np.asarray([len(each) for each in bags])
-        own = np.concatenate(bags)
-        exchanged = rng.random(len(own)) < np.repeat(rng.random(_BLOCK), sizes)
-        own = np.where(exchanged, self._drawn(rng, len(own)), own)
-        filled = np.maximum(rng.normal(_TERMS, _SPREAD, _BLOCK) - sizes, 0).astype(np.int64)
-        more = self._drawn(rng, int(filled.sum()))
-        rare = rng.random(len(more)) < _ZIPF_SHARE
-        more[rare] = rng.zipf(_ZIPF, int(rare.sum())) % VOCABULARY
-        passage = np.concatenate([np.repeat(np.arange(_BLOCK), sizes), np.repeat(np.arange(_BLOCK), filled)])
-        pairs, at = np.unique(passage * VOCABULARY + np.concatenate([own, more]), return_index=True)
-        passage, tokens = np.divmod(pairs, VOCABULARY)
-        weights = rng.gamma(3.0, 0.1, len(pairs)) * (1 + 0.3 * self.idf[tokens]) * np.where(at < len(own), 1.0, 0.5)
-        return np.bincount(passage, minlength=_BLOCK), tokens.astype(np.int32), (weights + 0.01).astype(np.float32)
-
-    def _drawn(self, rng: np.random.Generator, count: int) -> NDArray[np.int64]:
-        return self._all[rng.integers(len(self._all), size=count)]
+    vocabulary: int
+    scale: float
 
 
 @dataclass(frozen=True, slots=True)
@@ -123,39 +73,69 @@ class _Segment:
 
 
 def run(options: Options, *, on_progress: OnProgress) -> list[Measurement]:
-    data = [load(folder) for folder in options.data or (SAMPLE,)]
-    passages = Passages([f"{passage.title}\n{passage.text}" for each in data for passage in each.passages], seed=options.seed)
+    origins = opened(options.settings, scratch=options.scratch, weights=options.weights, home=options.home, on_progress=on_progress)
+    weighing = origins.weighing
+    if weighing is None:
+        raise ConfigError(f"There are no term weights for {origins.encoder.name}.", field="weights", code="no_term_weights",
+                          hint="Name a file with --weights: `python -m indexers.training.tilde` makes one.")
+    data = loaded(options.data or (SAMPLE,))
+    sets = [chunked(dataset, encoder=weighing, chunk_tokens=options.settings.chunk_tokens, limit=options.limit or _LIMIT,
+                    seed=options.seed) for dataset in data]
+    weighted = [terms(weighing, origins.folder, each, kept=origins.kept, on_progress=on_progress) for each in sets]
+    rows = list(kept(weighted, weighing.terms, scratch=options.scratch))
     rng = np.random.default_rng(options.seed)
-    asked = [question.text for each in data for question in each.questions]
-    queries = [passages.query(lexical.words(asked[at]), rng) for at in np.resize(rng.permutation(len(asked)), _QUESTIONS)]
-    rows = _started(options.scratch)    # this process compiles, too, or builds would be charged for it
+    every = joined([each.passages for each in weighted])
+    passages = Grown(every, vocabulary=weighing.terms.size, seed=options.seed)
+    rows += at_sizes(passages, Model(weighing.terms.size, weighing.terms.facts.scale), _queries(weighted, rng), options,
+                     on_progress=on_progress)
+    texts = [text for each in sets for text in each.texts]
+    documents = [passage for dataset in data for passage in dataset.passages if passage.text.strip()]
+    rows += costs(weighing, origins.plain(), [texts[at] for at in rng.permutation(len(texts))[:_COST_TEXTS]],
+                  [documents[at] for at in rng.permutation(len(documents))[:_COST_TEXTS]], settings=options.settings,
+                  scratch=options.scratch, on_progress=on_progress)
+    return rows
+
+
+def _queries(sets: Sequence[Terms], rng: np.random.Generator) -> list[Query]:
+    """Some questions of the data that have terms."""
+    found = [query for each in sets for number in range(each.queries.size) if len((query := each.queries.of(number))[0])]
+    return [found[at] for at in np.resize(rng.permutation(len(found)), _QUESTIONS)]
+
+
+def at_sizes(passages: Grown, model: Model, queries: Sequence[Query], options: Options, *, on_progress: OnProgress
+             ) -> list[Measurement]:
+    """Building and searching collections of the sizes of `options`; empty data has no passages and gives none."""
+    rows = _started(options.scratch, model)     # this process compiles, too, or builds would be charged for it
     sparse.merge(_folder(options.scratch / "sparse-warm"), [(SparseIndex(options.scratch / "sparse-first"), np.arange(1))])
     for size in options.sizes or SIZES:
-        at_size = _At(size, queries, options, on_progress)
+        at_size = _At(size, model, queries, options, on_progress)
         at_size.all(passages)
         rows += at_size.rows
     if options.plots is not None:
-        _plot(rows, options.plots / "sparse-search.png")
-    return [_against(row, rows) for row in rows]
+        timing.plot_by_size(rows, options.plots / "sparse-search.png", what="passages",
+                            lines={"search for 100, p50": ", p50", "search for 100, p95": ", p95"},
+                            title="Sparse search for 100, one thread")
+    return timing.against(rows, ("pruned", "index"))
 
 
 class _At:
     """All figures of one size."""
 
-    def __init__(self, size: int, queries: Sequence[Query], options: Options, on_progress: OnProgress) -> None:
+    def __init__(self, size: int, model: Model, queries: Sequence[Query], options: Options, on_progress: OnProgress) -> None:
         self._size = size
+        self._model = model
         self._queries = queries
         self._folder = options.scratch / f"sparse-{size}"
         self._rng = np.random.default_rng(options.seed)
         self._on_progress = on_progress
         self.rows: list[Measurement] = []
 
-    def all(self, passages: Passages) -> None:
+    def all(self, passages: Grown) -> None:
         parts = self._built(passages)
         whole = self._merged(parts)
-        self._add("full-vocabulary TILDE", "on disk", VOCABULARY * _HALF_BYTES, "bytes/passage", self._size)
-        times = [_seconds(lambda: SparseIndex(whole.path.parent)) for _ in range(_TIMES)]
-        self._add("index", "open", _p50(times), "ms", len(times))
+        self._add("full-vocabulary TILDE", "on disk", self._model.vocabulary * HALF_BYTES, "bytes/passage", self._size)
+        times = [timing.seconds(lambda: SparseIndex(whole.path.parent)) for _ in range(_TIMES)]
+        self._add("index", "open", timing.p50(times), "ms", len(times))
         some = self._rng.random(self._size) < _FILTERED
         for k, mask, name in ((10, None, "search for 10"), (100, None, "search for 100"),
                               (10, some, f"search for 10 in {_FILTERED:.0%} of the passages")):
@@ -168,52 +148,42 @@ class _At:
         if self._size <= _FLOAT_UP_TO:
             self._overlap(passages, whole)
 
-    def _built(self, passages: Passages) -> list[_Segment]:
+    def _built(self, passages: Grown) -> list[_Segment]:
         parts: list[_Segment] = []
-        seconds, clipped, step = 0.0, 0, -(-self._size // _SEGMENTS)
+        seconds, step = 0.0, -(-self._size // _SEGMENTS)
         for number, first in enumerate(range(0, self._size, step)):
             self._on_progress(Progress(f"build {self._size:,}", first, self._size))
             folder, last = _folder(self._folder / f"part{number}"), min(first + step, self._size)
-            made = _Timed(passages.between(first, last))
-            since = time.perf_counter()
-            facts = sparse.write(folder, made, vocabulary=VOCABULARY, scale=_SCALE)
-            seconds += time.perf_counter() - since - made.seconds
-            clipped += facts.clipped
+            made = timing.Timed(passages.between(first, last))
+            spent = timing.seconds(partial(sparse.write, folder, made, vocabulary=self._model.vocabulary, scale=self._model.scale))
+            seconds += spent - made.seconds
             parts.append(_Segment(np.arange(first, last), None, SparseIndex(folder)))
         self._add("index", "build", self._size / seconds, "passages/s", self._size)
         postings = sum(part.sparse.facts.postings for part in parts)
         self._add("index", "terms", postings / self._size, "terms/passage", self._size)
-        self._add("index", "weights above the scale", clipped / postings, "share", postings)
+        self._add("index", "weights above the scale", sum(part.sparse.clipped for part in parts) / postings, "share", postings)
         return parts
 
     def _merged(self, parts: Sequence[_Segment]) -> SparseIndex:
         folder = _folder(self._folder / "merged")
-        seconds = _seconds(lambda: sparse.merge(folder, [(part.sparse, np.arange(part.sparse.size)) for part in parts]))
+        seconds = timing.seconds(lambda: sparse.merge(folder, [(part.sparse, np.arange(part.sparse.size)) for part in parts]))
         self._add("index", f"merge of {_SEGMENTS} segments", seconds, "s", self._size)
         self._add("index", "on disk", tree_bytes(folder) / self._size, "bytes/passage", self._size)
         return SparseIndex(folder)
 
     def _asked(self, ways: Mapping[str, Ask], name: str) -> None:
-        """Every question to each way in turn, so that whatever else the machine does meets all of them."""
         self._on_progress(Progress(f"{name}, {self._size:,}", 0, None, "questions"))
-        times: dict[str, list[float]] = {way: [] for way in ways}
-        for warm in (True, False):
-            for query in self._queries[:_WARMING] if warm else self._queries:
-                for way, ask in ways.items():
-                    seconds = _seconds(partial(ask, query))
-                    if not warm:
-                        times[way].append(seconds)
-        for way, found in times.items():
-            self._add(way, f"{name}, p50", _p50(found), "ms", len(found))
-            self._add(way, f"{name}, p95", 1e3 * float(np.quantile(found, 0.95)), "ms", len(found))
+        for way, found in timing.interleaved(ways, self._queries, warming=_WARMING).items():
+            self._add(way, f"{name}, p50", timing.p50(found), "ms", len(found))
+            self._add(way, f"{name}, p95", timing.p95(found), "ms", len(found))
 
     def _batches(self, whole: SparseIndex) -> None:
         for threads in (1, _THREADS):
-            seconds = _seconds(partial(search_batch, whole, self._queries, k=100, threads=threads))
+            seconds = timing.seconds(partial(search_batch, whole, self._queries, k=100, threads=threads))
             self._add("pruned", f"batch for 100, {threads} {'thread' if threads == 1 else 'threads'}", len(self._queries) / seconds,
                       "queries/s", len(self._queries))
 
-    def _overlap(self, passages: Passages, whole: SparseIndex) -> None:
+    def _overlap(self, passages: Grown, whole: SparseIndex) -> None:
         """How much of the best ten by the weights as they were is among the best ten by their impacts."""
         made = list(passages.between(0, self._size))
         tokens = np.concatenate([ids for ids, _ in made])
@@ -223,7 +193,7 @@ class _At:
         begins = (np.cumsum(counts) - counts)[held]
         shares = []
         for query in self._queries[:_FLOAT_QUESTIONS]:
-            table = np.zeros(VOCABULARY)
+            table = np.zeros(self._model.vocabulary)
             table[query[0]] = query[1]
             scores = np.add.reduceat(table[tokens] * weights, begins)
             best = held[np.argsort(-scores, kind="stable")[:10]]
@@ -232,24 +202,6 @@ class _At:
 
     def _add(self, way: str, name: str, value: float, unit: str, n: int) -> None:
         self.rows.append(Measurement(f"{way}, {self._size:,} passages: {name}", value, unit, n))
-
-
-class _Timed:
-    """Passes items on and adds up how long they took to come."""
-
-    def __init__(self, items: Iterator[Impacts]) -> None:
-        self._items = items
-        self.seconds = 0.0
-
-    def __iter__(self) -> Iterator[Impacts]:
-        return self
-
-    def __next__(self) -> Impacts:
-        since = time.perf_counter()
-        try:
-            return next(self._items)
-        finally:
-            self.seconds += time.perf_counter() - since
 
 
 _FIRST_SEARCH = """
@@ -264,10 +216,10 @@ print(time.perf_counter() - since)
 """
 
 
-def _started(scratch: Path) -> list[Measurement]:
+def _started(scratch: Path, model: Model) -> list[Measurement]:
     """The first search of a new process, when its loops are still to be compiled and when they are."""
     folder = _folder(scratch / "sparse-first")
-    sparse.write(folder, [(np.asarray([7], np.int32), np.ones(1, np.float32))], vocabulary=VOCABULARY, scale=_SCALE)
+    sparse.write(folder, [(np.asarray([7], np.int32), np.ones(1, np.float32))], vocabulary=model.vocabulary, scale=model.scale)
     cache = {"NUMBA_CACHE_DIR": str(folder / "cache")}
     rows = []
     for name in ("compiling", "compiled before"):
@@ -280,39 +232,3 @@ def _started(scratch: Path) -> list[Measurement]:
 def _folder(path: Path) -> Path:
     path.mkdir(parents=True)
     return path
-
-
-def _seconds(work: Callable[[], object]) -> float:
-    since = time.perf_counter()
-    work()
-    return time.perf_counter() - since
-
-
-def _p50(seconds: Sequence[float]) -> float:
-    return 1e3 * float(np.median(seconds))
-
-
-def _against(row: Measurement, rows: Sequence[Measurement]) -> Measurement:
-    """Set against the row of pruned search, or of our index, of the same size and name."""
-    way, _, rest = row.name.partition(", ")
-    base = next((other for other in rows if other.name in (f"pruned, {rest}", f"index, {rest}")), None)
-    return row if base is None or way in ("pruned", "index") else replace(row, ratio=row.value / base.value, ratio_to=base.name)
-
-
-def _plot(rows: Sequence[Measurement], path: Path) -> None:
-    from matplotlib.figure import Figure
-
-    figure = Figure(figsize=(7, 4), layout="constrained")
-    axes = figure.subplots()
-    points: dict[str, list[tuple[int, float]]] = {}
-    for row in rows:
-        what, _, name = row.name.partition(" passages: ")
-        way, _, size = what.partition(", ")
-        if name in ("search for 100, p50", "search for 100, p95"):
-            points.setdefault(f"{way}{name[-5:]}", []).append((int(size.replace(",", "")), row.value))
-    for label, found in points.items():
-        axes.plot(*zip(*found, strict=True), marker="o", label=label)
-    axes.set(xscale="log", yscale="log", xlabel="passages", ylabel="ms", title="Sparse search for 100, one thread")
-    axes.legend()
-    path.parent.mkdir(parents=True, exist_ok=True)
-    figure.savefig(path, dpi=150)

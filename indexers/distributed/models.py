@@ -15,11 +15,12 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Literal, Protocol
 
-from indexers.encoders import Encoder, int8, open_encoder
+from indexers.encoders import Encoder, int8, open_encoder, open_folder, term_weights
 from indexers.encoders.bert import IR
-from indexers.encoders.describe import describe, source_files
-from indexers.encoders.openvino import OpenVinoEncoder, precision_of
+from indexers.encoders.describe import source_files
+from indexers.encoders.openvino import described, precision_of
 from indexers.encoders.tokenizing import EncoderTokenizer
+from indexers.impacts import Query, Statistics
 from rag import settings as configuration
 from rag.durable import sha256_of
 from rag.errors import ModelCorrupt, ModelUnavailable
@@ -116,7 +117,7 @@ class EncoderPlan:
     def open(self, *, threads: int) -> Encoder:
         cache = self._node_cache()
         if self.shipped and (cache.root / self.shipped).is_dir():
-            return OpenVinoEncoder(cache.root / self.shipped, precision=self.precision, threads=threads)
+            return open_folder(cache.root / self.shipped, precision=self.precision, threads=threads)
         if Path(self.name).is_absolute() and not Path(self.name).exists():
             raise ModelUnavailable(f"{self.name} is not on this node.", hint="Put it there, or on a disk that all nodes share.")
         return open_encoder(self.name, cache=cache, precision=self.precision, threads=threads)
@@ -159,8 +160,9 @@ def parcel_of(folder: Path, *, registered: bool) -> Parcel:
     else:
         described = [file for file in source_files(folder) if not file.endswith(".safetensors")]
         files = {file: sha256_of(folder / file) for file in (IR, str(Path(IR).with_suffix(".bin")), *described)}
-    if (folder / int8.FILE).is_file():
-        files[int8.FILE] = sha256_of(folder / int8.FILE)
+    for beside in (int8.FILE, term_weights.FILE, term_weights.ranges_of(Path(term_weights.FILE)).name):
+        if (folder / beside).is_file():
+            files[beside] = sha256_of(folder / beside)
     return Parcel(sealed.name if sealed else folder.resolve().name, folder, files,
                   size=sum((folder / file).stat().st_size for file in files), sources=sealed.sources if sealed else {},
                   registered=registered)
@@ -244,14 +246,19 @@ class Receiver:
 
 
 class Described:
-    """An OpenVINO encoder without its model: name, sizes and tokenizer."""
+    """An OpenVINO encoder without its model: name, sizes, tokenizer, and the term weights that go with it, if any."""
 
     def __init__(self, folder: Path) -> None:
-        description = describe(folder, name=folder.resolve().name, weights=(folder / IR).with_suffix(".bin"))
+        description = described(folder)
         self.name = description.identity
         self.dimension = description.dimension
         self.max_tokens = description.max_tokens
         self._tokenizer = EncoderTokenizer.from_file(folder / "tokenizer.json", max_tokens=self.max_tokens)
+        self.terms = term_weights.opened(folder, encoder=self.name)
+
+    def query(self, text: str, *, statistics: Statistics | None = None) -> Query:
+        assert self.terms is not None, "without term weights there are no queries for them"
+        return term_weights.query_of(text, self.terms, tokenizer=self._tokenizer, statistics=statistics)
 
     def count(self, texts: Sequence[str]) -> list[int]:
         return self._tokenizer.count(texts)

@@ -18,10 +18,9 @@ from typing import Any
 from indexers.distributed.connection import ClusterUnavailable, Connection, Node, brief, import_ray
 from indexers.distributed.models import Plan, Tokens
 from indexers.distributed.placing import Share, shares
-from indexers.distributed.remote import EncodingActor, Opened, own_version
+from indexers.distributed.remote import Encoded, EncodingActor, opened, own_version
 from indexers.distributed.shipping import deliver
 from indexers.distributed.slices import Slice, failed
-from indexers.encoders import Vectors
 from rag.errors import ConfigError, ModelCorrupt, ModelUnavailable, RagError
 
 AHEAD = 2                       # slices an actor has at a time, so that it need not wait for the next
@@ -72,8 +71,8 @@ class Pool:
         self._look()
         return max(1, len(self._members))
 
-    def run(self, slices: Sequence[Slice], *, on_done: Callable[[int, Vectors], None]) -> None:
-        """Has every slice encoded; `on_done` hears its number and vectors, in any order.
+    def run(self, slices: Sequence[Slice], *, with_terms: bool, on_done: Callable[[int, Encoded], None]) -> None:
+        """Has every slice encoded; `on_done` hears its number and what came of it, in any order.
 
         Raises:
             EncodingFailed: a slice has ended MAX_DEATHS actors, or failed as often.
@@ -85,7 +84,7 @@ class Pool:
         try:
             while left:
                 self._look()
-                self._hand_out(todo, slices)
+                self._hand_out(todo, slices, with_terms)
                 if any(member.ready for member in self._members):
                     waiting_since = time.monotonic()
                 self._require_hope(waiting_since)
@@ -108,7 +107,7 @@ class Pool:
             self._kill(member)
         self._members = []
 
-    def _hand_out(self, todo: deque[int], slices: Sequence[Slice]) -> None:
+    def _hand_out(self, todo: deque[int], slices: Sequence[Slice], with_terms: bool) -> None:
         ready = [member for member in self._members if member.ready]
         while todo and ready:
             member = min(ready, key=lambda one: len(one.queue))
@@ -117,14 +116,14 @@ class Pool:
             if not member.queue:
                 member.since = time.monotonic()
             job = todo.popleft()
-            member.queue.append((member.actor.encode.remote(slices[job].texts), job))
+            member.queue.append((member.actor.encode.remote(slices[job].texts, with_terms=with_terms), job))
 
-    def _next(self) -> list[tuple[_Member, int, Vectors | str]]:
-        """Waits for something to happen. Of every slice that ended: who had it, its number, and its vectors or why it has
-        none; then it is the first of what the member leaves undone."""
+    def _next(self) -> list[tuple[_Member, int, Encoded | str]]:
+        """Waits for something to happen. Of every slice that ended: who had it, its number, and what came of it or why
+        nothing did; then it is the first of what the member leaves undone."""
         watched = {member.queue[0][0] if member.queue else member.hello: member
                    for member in self._members if member.queue or not (member.ready or member.bare)}
-        ended: list[tuple[_Member, int, Vectors | str]] = []
+        ended: list[tuple[_Member, int, Encoded | str]] = []
         if watched:
             happened, _ = self._ray.wait(list(watched), num_returns=1, timeout=POLL_S)
         else:
@@ -141,11 +140,11 @@ class Pool:
             self._lose(member, "does not answer; its work is done again")
         return ended
 
-    def _result(self, member: _Member) -> tuple[_Member, int, Vectors | str]:
+    def _result(self, member: _Member) -> tuple[_Member, int, Encoded | str]:
         ref, job = member.queue[0]
         member.since = time.monotonic()
         try:
-            vectors: Vectors = self._ray.get(ref)
+            encoded: Encoded = self._ray.get(ref)
         except self._ray.exceptions.RayTaskError as error:
             if isinstance(error.cause, RagError):
                 raise error.cause from error
@@ -159,7 +158,7 @@ class Pool:
         member.ready = True
         self._falls.pop(member.node.id, None)
         self.done[member.node.id] += 1
-        return member, job, vectors
+        return member, job, encoded
 
     def _look(self) -> None:
         """Starts what is missing on the nodes that are there now; from time to time, and at once after a loss."""
@@ -184,9 +183,9 @@ class Pool:
 
     def _welcome(self, member: _Member) -> None:
         """The answer to `open` is here."""
-        own = Opened(self._tokens.name, self._tokens.dimension, self._tokens.max_tokens)
+        own = opened(self._tokens)
         try:
-            opened = self._ray.get(member.hello)
+            theirs = self._ray.get(member.hello)
         except self._ray.exceptions.RayTaskError as error:
             if _lacking(error.cause) and member.node.id not in self._served:
                 member.bare, member.since = True, time.monotonic()
@@ -195,8 +194,8 @@ class Pool:
         except self._ray.exceptions.RayError as error:
             self._lose(member, f"is not there ({brief(error)})")
         else:
-            if opened != own:
-                self._leave_out(member.node, f"it has {opened.name} with {opened.dimension} dimensions, the driver has {own.name}")
+            if theirs != own:
+                self._leave_out(member.node, f"it has {theirs}, the driver has {own}")
             else:
                 member.ready, member.since = True, time.monotonic()
 

@@ -13,7 +13,9 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from indexers.encoders import Encoder, Vectors
+from indexers.encoders import Encoder, Vectors, term_weights
+from indexers.encoders.term_weights import TermModel
+from indexers.impacts import Weighed
 from indexers.loaders import Found
 from indexers.loaders.discovery import printable
 from indexers.parsing import InProcess, Parsing, Workers
@@ -22,8 +24,9 @@ from rag.settings import Settings
 from rag.types import Document, FileFailure
 
 if TYPE_CHECKING:
-    from indexers.distributed.models import Plan
+    from indexers.distributed.models import Plan, Tokens
 
+Encoded = tuple[Vectors, Weighed | None]
 Stamp = tuple[int, int]         # size in bytes, and time of modification in nanoseconds
 
 
@@ -34,6 +37,7 @@ class Opened:
     name: str
     dimension: int
     max_tokens: int
+    terms: str = ""             # name of the term weights, "" for none
 
 
 class EncodingActor:
@@ -49,11 +53,16 @@ class EncodingActor:
         check_version(self._of_driver)
         if self._encoder is None:
             self._encoder = self._plan.open(threads=self._threads)
-        return Opened(self._encoder.name, self._encoder.dimension, self._encoder.max_tokens)
+        return opened(self._encoder)
 
-    def encode(self, texts: Sequence[str]) -> Vectors:
+    def encode(self, texts: Sequence[str], *, with_terms: bool) -> Encoded:
         assert self._encoder is not None, "the driver hands out work only after open"
-        return self._encoder.encode(texts)
+        return term_weights.encoded(self._encoder, texts, wanted=with_terms)
+
+
+def opened(encoder: Tokens) -> Opened:
+    terms: TermModel | None = getattr(encoder, "terms", None)
+    return Opened(encoder.name, encoder.dimension, encoder.max_tokens, terms.name if terms else "")
 
 
 @cache

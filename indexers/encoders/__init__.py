@@ -70,6 +70,18 @@ class Encoder(Protocol):
         """Unit vectors, shape (len(texts), dimension), in the order given. `on_batch` hears how many texts are done."""
 
 
+def open_folder(folder: Path, *, precision: str = "auto", threads: int = 0) -> Encoder:
+    """The OpenVINO encoder in a folder: with term weights where there are some for it. Raises as `open_encoder`."""
+    from indexers.encoders import term_weights
+    from indexers.encoders.openvino import OpenVinoEncoder, described
+
+    if term_weights.find(described(folder).identity, folder=folder) is None:
+        return OpenVinoEncoder(folder, precision=precision, threads=threads)
+    from indexers.encoders.term_weights_openvino import OpenVinoTermWeights
+
+    return OpenVinoTermWeights(folder, precision=precision, threads=threads)
+
+
 def open_encoder(name: str, *, cache: ModelCache, precision: str = "auto", threads: int = 0,
                  on_progress: OnProgress = no_progress) -> Encoder:
     """The encoder that `name` stands for: a registry name, an OpenVINO or sentence-transformers folder, or OWNER/NAME
@@ -87,9 +99,7 @@ def open_encoder(name: str, *, cache: ModelCache, precision: str = "auto", threa
 
     found = resolve(name, cache=cache, role="embedder", on_progress=on_progress)
     if found.backend == "openvino":
-        from indexers.encoders.openvino import OpenVinoEncoder
-
-        return OpenVinoEncoder(Path(found.location), precision=precision, threads=threads)
+        return open_folder(Path(found.location), precision=precision, threads=threads)
     from indexers.encoders.sentence_transformers import SentenceTransformersEncoder
 
     return SentenceTransformersEncoder(found.location, name=found.name, precision=precision)

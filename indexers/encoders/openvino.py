@@ -33,6 +33,8 @@ LENGTH_STEP = 16
 # For each stream. Thousands are kept by default, and the last batches of calls come in many shapes: over 8,000 passages in
 # calls of all sizes memory then grew by 140 MB, with this by 80, and no slower.
 _KERNELS_KEPT = 64
+# Told of a batch: the request, the places of its texts, and their tokens.
+Also = Callable[["InferRequest", Sequence[int], Sequence[Sequence[int]]], None]
 PRECISIONS = ("auto", "int8", "bf16", "f32")
 _INPUTS = {"input_ids", "attention_mask", "token_type_ids"}
 
@@ -49,7 +51,7 @@ class OpenVinoEncoder:
     """
 
     def __init__(self, folder: Path, *, precision: str = "auto", threads: int = 0, model: Model | None = None) -> None:
-        description = describe(folder, name=folder.resolve().name, weights=(folder / IR).with_suffix(".bin"))
+        description = described(folder)
         self.name = description.identity
         self.dimension = description.dimension
         self.max_tokens = description.max_tokens
@@ -84,6 +86,10 @@ class OpenVinoEncoder:
         Raises:
             ModelCorrupt: a vector came out that is not finite.
         """
+        return self._encoded(texts, on_batch=on_batch)
+
+    def _encoded(self, texts: Sequence[str], *, on_batch: Callable[[int], None] | None, also: Also | None = None) -> Vectors:
+        """`also` is told of every batch, in the thread that made it, while the request still holds what came out."""
         vectors = np.empty((len(texts), self.dimension), np.float32)
         rows = self._tokenizer.encode(texts)
         done = 0
@@ -99,7 +105,10 @@ class OpenVinoEncoder:
                         batch = waiting.popleft()
                     except IndexError:
                         return
-                    vectors[batch] = self._infer(request, [rows[index] for index in batch])
+                    own = [rows[index] for index in batch]
+                    vectors[batch] = self._infer(request, own)
+                    if also is not None:
+                        also(request, batch, own)
                     with telling:
                         done += len(batch)
                         if on_batch is not None:
@@ -143,6 +152,11 @@ class OpenVinoEncoder:
         finally:
             with self._lock:
                 self._idle.append(request)
+
+
+def described(folder: Path) -> Description:
+    """Raises as `describe`."""
+    return describe(folder, name=folder.resolve().name, weights=(folder / IR).with_suffix(".bin"))
 
 
 def batches(lengths: Sequence[int]) -> list[list[int]]:

@@ -3,9 +3,11 @@
 The method is TILDEv2 (Zhuang and Zuccon 2021, arXiv 2108.08513, sections 3 and 4) with what newer work adds (section numbers
 are those of the papers named): a passage is scored by the sum, over the tokens of the question that it holds, of
 
-    weight of the token in questions (a table: Li-LSR, arXiv 2505.01452)  *  greatest weight of its occurrences in the passage
+    weight of the token in questions  *  greatest weight of its occurrences in the passage
+    weight in questions = softplus(a table (Li-LSR, arXiv 2505.01452) + from_idf * idf (arXiv 2411.04403))
 
-where words of one stem are one token, and repetition and length act as in BM25 (`saturation`).
+where idf is that of the collection which is searched, drawn towards that of the training passages while it is small
+(`TermModel.weights`), words of one stem are one token, and repetition and length act as in BM25 (`saturation`).
 Departures: the backbone is a dense encoder that stays as it is, so that one pass gives the dense vector and, through one
 transformer layer of its own that reads the backbone's hidden states after layer `tap`, the term weights; expansion tokens get
 their weight from the same pass, instead of being appended and encoded together with the passage in a second one; and where
@@ -19,23 +21,25 @@ import json
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Protocol
+from typing import Protocol, cast
 
 import numpy as np
 from numpy.typing import NDArray
 
 from indexers.encoders import Encoder, Vectors
-from indexers.encoders.term_weights_tokens import Mask
+from indexers.encoders.term_weights_tokens import Mask, read_vocabulary, vocabulary_digest
 from indexers.encoders.tokenizing import EncoderTokenizer
+from indexers.impacts import Impacts, Query, Statistics, Weighed
 from rag.errors import ModelCorrupt, SnapshotMismatch
-
-if TYPE_CHECKING:
-    from indexers.impacts import Impacts, Query
 
 Floats = NDArray[np.float32]
 FORMAT = 1
+FILE = "term_weights.safetensors"   # in a model's own folder
+RANGES = ".int8.safetensors"        # of the 8-bit ranges beside a weights file, in place of its suffix
 SHIPPED = Path(__file__).parent / "tilde"
 LEVELS = 255                    # of an 8-bit impact
+# How many passages' worth of idf the training passages are. Of 500, 2,000 and 5,000 the best on CACM, TAT-QA and RGB.
+TRAINING_COUNTS = 2000
 _MARK = "thriftrag_term_weights"
 _TRAIN = "Train weights for this encoder with `python -m indexers.training.tilde`, or search with another mode."
 LINEAR = ("attention.self.query", "attention.self.key", "attention.self.value", "attention.output.dense", "intermediate.dense",
@@ -51,7 +55,7 @@ class TermFacts:
     that the hidden states have passed. `scale`: the greatest weight met in training, which is the impact 255. `expanded`:
     how many of the likeliest tokens are looked at, before those that the passage holds and stop words are dropped.
     `k1`, `b`, `mean_length`: how repetition and length of a passage act, see `saturation`. `steepness`, `cut`: an expansion
-    token of logit z weighs steepness * (z - cut); up to the cut it is not added.
+    token of logit z weighs steepness * (z - cut); up to the cut it is not added. `from_idf`: see `TermModel.weights`.
     """
 
     encoder: str
@@ -67,6 +71,7 @@ class TermFacts:
     k1: float
     b: float
     mean_length: float
+    from_idf: float
 
     @property
     def cut_probability(self) -> float:
@@ -79,7 +84,7 @@ class TermModel:
     """One trained model. `name` changes with any byte of its file; equal names mean comparable weights.
 
     `layer`: tensors of the own BERT layer by their usual names. `expansion`: dense.weight (H, H), dense.bias (H,), norm.weight,
-    norm.bias (H,), low.into (H, R), low.out (R, V), bias (V,). `query`: weight of each token in questions (V,), 0: never.
+    norm.bias (H,), low.into (H, R), low.out (R, V), bias (V,). `asked`, `idf`: of each token, (V,), see `weights`.
     `kept`, `addable`: tokens that may carry a weight, and that expansion may add (V,). `folds`: the token that each counts as.
     """
 
@@ -89,7 +94,8 @@ class TermModel:
     weight: Floats              # (H,)
     bias: float
     expansion: Mapping[str, Floats]
-    query: Floats
+    asked: Floats
+    idf: Floats
     kept: Mask
     addable: Mask
     folds: NDArray[np.int32]
@@ -97,12 +103,28 @@ class TermModel:
     @property
     def size(self) -> int:
         """Tokens of the vocabulary."""
-        return len(self.query)
+        return len(self.asked)
+
+    def weights(self, tokens: NDArray[np.int32], *, statistics: Statistics | None = None) -> Floats:
+        """The weight of each of these tokens in questions to the collection of these statistics: softplus(asked + from_idf * idf).
+        Without statistics idf is that of the training passages."""
+        idf = self.idf[tokens] if statistics is None else drawn_idf(self.idf[tokens], statistics, tokens)
+        return np.logaddexp(0, self.asked[tokens] + self.facts.from_idf * idf).astype(np.float32)
 
     @property
     def least(self) -> float:
         """Weights below are less than half of the smallest impact and are left out."""
         return self.facts.scale / LEVELS / 2
+
+
+def drawn_idf(trained: Floats, statistics: Statistics, tokens: NDArray[np.integer]) -> Floats:
+    """The idf of these tokens in a collection, ln(1 + (N - n + 0.5) / (n + 0.5)) as BM25 has it, drawn towards that of the
+    training passages: with N passages it counts N times, the other `TRAINING_COUNTS` times. A table of question weights alone
+    does not know that a word is common here, and the idf of ten passages knows nothing else."""
+    count, held = statistics.passages, statistics.holding[tokens]
+    own = np.log1p((count - held + 0.5) / (held + 0.5))
+    found: Floats = ((count * own + TRAINING_COUNTS * trained) / (count + TRAINING_COUNTS)).astype(np.float32)
+    return found
 
 
 class TermWeights(Encoder, Protocol):
@@ -115,14 +137,47 @@ class TermWeights(Encoder, Protocol):
         """Vectors as `encode` gives them, and for each text its distinct tokens, ascending, with positive weights. A text
         without any word gives empty arrays. What is beyond `max_tokens` is not read."""
 
+    def query(self, text: str, *, statistics: Statistics | None = None) -> Query:
+        """What a question to the collection of these statistics becomes, without the network: see `query_of`."""
+
+
+def of(encoder: object) -> TermWeights | None:
+    """The encoder, or what it wraps, that gives term weights; None if nothing does."""
+    while encoder is not None and not isinstance(getattr(encoder, "terms", None), TermModel):
+        encoder = getattr(encoder, "inner", None)
+    return cast("TermWeights | None", encoder)
+
+
+def encoded(encoder: Encoder, texts: Sequence[str], *, wanted: bool, on_batch: Callable[[int], None] | None = None
+            ) -> tuple[Vectors, Weighed | None]:
+    """Vectors, and term weights where they are `wanted`; the encoder then gives some (see `of`)."""
+    weighing = of(encoder) if wanted else None
+    if weighing is None:
+        return encoder.encode(texts, on_batch=on_batch), None
+    vectors, impacts = weighing.encode_with_terms(texts, on_batch=on_batch)
+    return vectors, Weighed(impacts, weighing.terms.size, weighing.terms.facts.scale)
+
 
 def find(encoder: str, *, folder: Path | None = None) -> Path | None:
     """The weights for an encoder of this name: in the model's own folder, or shipped with us; None if there are none."""
-    names = [] if folder is None else [folder / "term_weights.safetensors"]
+    names = [] if folder is None else [folder / FILE]
     for path in (*names, SHIPPED / f"{encoder.replace('@', '-')}.safetensors"):
         if path.is_file():
             return path
     return None
+
+
+def ranges_of(weights: Path) -> Path:
+    """Where the 8-bit ranges of the branch lie."""
+    return weights.with_name(weights.stem + RANGES)
+
+
+def opened(folder: Path, *, encoder: str) -> TermModel | None:
+    """The term weights for the encoder in this folder, whose name is `encoder`; None if there are none. Raises as `read`."""
+    path = find(encoder, folder=folder)
+    if path is None:
+        return None
+    return read(path, encoder=encoder, vocabulary=vocabulary_digest(read_vocabulary(folder / "tokenizer.json")))
 
 
 def read(path: Path, *, encoder: str, vocabulary: str) -> TermModel:
@@ -158,7 +213,8 @@ def write(path: Path, model: TermModel, *, notes: Mapping[str, str]) -> None:
 
     half = {f"layer.{name}": tensor for name, tensor in model.layer.items()}
     half |= {f"expansion.{name}": tensor for name, tensor in model.expansion.items()}
-    half |= {"weight": model.weight, "bias": np.asarray([model.bias], np.float32), "query": model.query}
+    half |= {"weight": model.weight, "bias": np.asarray([model.bias], np.float32), "asked": model.asked,
+             "idf": model.idf}
     tensors = {name: np.ascontiguousarray(tensor, np.float16) for name, tensor in half.items()}
     masks = {"kept": model.kept.astype(np.uint8), "addable": model.addable.astype(np.uint8), "folds": model.folds}
     # One entry: the library writes several in no fixed order, and the same model should be the same file.
@@ -166,12 +222,12 @@ def write(path: Path, model: TermModel, *, notes: Mapping[str, str]) -> None:
     save_file({**tensors, **masks}, path, metadata={_MARK: told})
 
 
-def query_of(text: str, model: TermModel, *, tokenizer: EncoderTokenizer) -> Query:
-    """Distinct tokens, ascending, with their weights; a repeated token counts again. Both empty for a question of stop words
-    or of a script that the vocabulary does not spell out: answer it by another mode, and say so."""
+def query_of(text: str, model: TermModel, *, tokenizer: EncoderTokenizer, statistics: Statistics | None = None) -> Query:
+    """Distinct tokens, ascending, with their weights (see `TermModel.weights`); a repeated token counts again. Both empty for a
+    question of stop words or of a script that the vocabulary does not spell out: answer it by another mode, and say so."""
     ids = model.folds[np.asarray(tokenizer.encode([text])[0], np.int32)]
-    found, times = np.unique(ids[model.query[ids] > 0], return_counts=True)
-    return found, (model.query[found] * times).astype(np.float32)
+    found, times = np.unique(ids[model.kept[ids]], return_counts=True)
+    return found, (model.weights(found, statistics=statistics) * times).astype(np.float32)
 
 
 def saturation(times: Floats, length: float, *, facts: TermFacts) -> Floats:
@@ -210,7 +266,8 @@ def _model(path: Path, facts: TermFacts, tensors: Mapping[str, NDArray[np.generi
 
     try:
         model = TermModel(f"tilde@{_digest(path)}", facts, part("layer."), tensors["weight"].astype(np.float32).reshape(-1),
-                          float(tensors["bias"].astype(np.float32)[0]), part("expansion."), tensors["query"].astype(np.float32),
+                          float(tensors["bias"].astype(np.float32)[0]), part("expansion."), tensors["asked"].astype(np.float32),
+                          tensors["idf"].astype(np.float32),
                           tensors["kept"].astype(bool), tensors["addable"].astype(bool), tensors["folds"].astype(np.int32))
     except KeyError as error:
         raise ModelCorrupt(f"{path} has no tensor {error}.", hint=_TRAIN) from error
@@ -238,11 +295,11 @@ def _first_wrong_shape(model: TermModel) -> str | None:
             found = held[name].shape if name in held else None
             if found != shape:
                 return f"tensor {name} has shape {found}, not {shape}"
-    every = {**model.layer, **model.expansion, "weight": model.weight, "query": model.query}
+    every = {**model.layer, **model.expansion, "weight": model.weight, "asked": model.asked, "idf": model.idf}
     broken = [name for name, tensor in every.items() if not np.isfinite(tensor).all()]
     if broken:
         return f"tensor {broken[0]} holds numbers that are not finite"
-    if model.kept.shape != (size,) or model.addable.shape != (size,) or (model.query[~model.kept] != 0).any():
+    if not model.idf.shape == model.kept.shape == model.addable.shape == (size,) or not model.kept.any():
         return "its masks do not fit its table of question weights"
     if model.folds.shape != (size,) or ((model.folds < 0) | (model.folds >= size)).any():
         return f"its folds name tokens beyond {size}"

@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import threading
-from collections import deque
 from collections.abc import Callable, Sequence
-from concurrent.futures import wait
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -14,26 +12,22 @@ from numpy.typing import NDArray
 
 from indexers.encoders import Vectors, int8, term_weights
 from indexers.encoders.bert import IR
-from indexers.encoders.describe import describe
 from indexers.encoders.int8 import Site
-from indexers.encoders.openvino import OpenVinoEncoder, batches, padding, precision_of
+from indexers.encoders.openvino import OpenVinoEncoder, described, padding, precision_of
 from indexers.encoders.term_weights import TermModel, impacts_of, query_of
 from indexers.encoders.term_weights_graph import SITES, extend
 from indexers.encoders.term_weights_tokens import read_vocabulary, vocabulary_digest
+from indexers.impacts import NOTHING, Impacts, Query, Statistics
 from rag.errors import ConfigError, ModelCorrupt
 from rag.models.runtime import core
 
 if TYPE_CHECKING:
     from openvino import InferRequest, Model
 
-    from indexers.impacts import Impacts, Query
-
-RANGES = ".int8.safetensors"    # beside a weights file, in place of its suffix
-
 
 class OpenVinoTermWeights(OpenVinoEncoder):
     """An encoder of ours with the branch that gives term weights. Its `name` and its vectors are those of the plain encoder;
-    `encode` does not ask for the term weights but computes them.
+    `encode` is the plain encoder, and the graph with the branch is made when term weights are first asked for.
 
     `weights`: a file of `term_weights.write`; None: the one in the folder or shipped for this encoder. 8-bit ranges of the branch
     lie beside it; without them int8 is refused, and auto takes floats.
@@ -45,76 +39,74 @@ class OpenVinoTermWeights(OpenVinoEncoder):
     """
 
     def __init__(self, folder: Path, *, weights: Path | None = None, precision: str = "auto", threads: int = 0) -> None:
-        description = describe(folder, name=folder.resolve().name, weights=(folder / IR).with_suffix(".bin"))
+        description = described(folder)
         path = weights or term_weights.find(description.identity, folder=folder)
         if path is None:
             raise ConfigError(f"There are no term weights for {description.identity}.", field="encoder", code="no_term_weights",
                               hint="Train them with `python -m indexers.training.tilde`, or use another encoder.")
         vocabulary = vocabulary_digest(read_vocabulary(folder / "tokenizer.json"))
         self.terms = term_weights.read(path, encoder=description.identity, vocabulary=vocabulary)
-        backbone, own = int8.find(folder, identity=description.identity), path.with_name(path.stem + RANGES)
+        backbone, own = int8.find(folder, identity=description.identity), term_weights.ranges_of(path)
         chosen = precision_of(precision, has_ranges=backbone is not None and own.is_file())
-        both = (int8.read(backbone), int8.read(own)) if chosen == "int8" and backbone is not None else None
-        graph = _extended(folder, self.terms, both)
-        # The graph is in 8 bits already: what is left of it runs in bf16 where that is real.
-        rest = "bf16" if chosen == "int8" and "BF16" in core().get_property("CPU", "OPTIMIZATION_CAPABILITIES") else chosen
-        super().__init__(folder, precision="f32" if rest == "int8" else rest, threads=threads, model=graph)
-        self.precision = chosen
+        super().__init__(folder, precision=chosen, threads=threads)
+        self._ranges = (int8.read(backbone), int8.read(own)) if chosen == "int8" and backbone is not None else None
+        self._folder, self._threads = folder, threads
+        self._making = threading.Lock()
+        self._branch: _Branch | None = None
+        if self._ranges is not None and len(self._ranges[1]) != len(SITES):
+            raise ConfigError(f"The 8-bit ranges of {self.terms.name} are for {len(self._ranges[1])} layers, not {len(SITES)}.",
+                              field="precision",
+                              hint="Run `python -m indexers.training.tilde` again, or set precision to bf16 or f32.")
 
     def encode_with_terms(self, texts: Sequence[str], *, on_batch: Callable[[int], None] | None = None
                           ) -> tuple[Vectors, list[Impacts]]:
         """As the protocol says; each text is encoded in a batch of others of about its length.
 
         Raises:
-            ModelCorrupt: a number came out that is not finite.
+            ModelCorrupt: a number came out that is not finite. ConfigError: the graph is not one of ours.
         """
-        vectors = np.empty((len(texts), self.dimension), np.float32)
-        found: list[Impacts] = [(np.zeros(0, np.int32), np.zeros(0, np.float32))] * len(texts)
-        rows = self._tokenizer.encode(texts)
-        lengths = [len(row) for row in rows]
-        waiting, done = deque(batches(lengths)), 0
-        telling = threading.Lock()
-
-        def work() -> None:
-            nonlocal done
-            with self._request() as request:
-                while True:
-                    try:
-                        batch = waiting.popleft()
-                    except IndexError:
-                        return
-                    vectors[batch] = self._infer(request, [rows[index] for index in batch])
-                    for index, impacts in zip(batch, self._impacts(request, [rows[index] for index in batch]), strict=True):
-                        found[index] = impacts
-                    with telling:
-                        done += len(batch)
-                        if on_batch is not None:
-                            on_batch(done)
-
-        wait(working := [self._pool.submit(work) for _ in range(min(self._streams, len(waiting)))])
-        for ended in working:
-            ended.result()
+        with self._making:
+            if self._branch is None:
+                self._branch = _Branch(self._folder, self.terms, ranges=self._ranges, precision=self.precision,
+                                       threads=self._threads)
+        vectors, found = self._branch.both(texts, on_batch=on_batch)
         with self._lock:
-            self.padding += padding(lengths, limit=self.max_tokens)
-        if not np.isfinite(vectors).all():
-            raise ModelCorrupt(f"Encoder {self.name} gave a vector that is not finite.",
-                               hint="Verify the model; if it is whole, set precision to f32.")
-        if not self._normalise:
-            vectors /= np.maximum(np.linalg.norm(vectors, axis=1, keepdims=True), 1e-12)
+            self.padding += padding([min(length, self.max_tokens) for length in self.count(texts)], limit=self.max_tokens)
         return vectors, found
 
-    def query(self, text: str) -> Query:
+    def query(self, text: str, *, statistics: Statistics | None = None) -> Query:
         """What a question becomes, without the network; see `term_weights.query_of`."""
-        return query_of(text, self.terms, tokenizer=self._tokenizer)
+        return query_of(text, self.terms, tokenizer=self._tokenizer, statistics=statistics)
+
+
+class _Branch(OpenVinoEncoder):
+    """The graph that gives term weights beside vectors."""
+
+    def __init__(self, folder: Path, terms: TermModel, *, ranges: tuple[Sequence[Site], Sequence[Site]] | None, precision: str,
+                 threads: int) -> None:
+        # A graph in 8 bits already has its steps: what is left of it runs in bf16 where that is real.
+        rest = "bf16" if "BF16" in core().get_property("CPU", "OPTIMIZATION_CAPABILITIES") else "f32"
+        super().__init__(folder, precision=rest if precision == "int8" else precision, threads=threads,
+                         model=_extended(folder, terms, ranges))
+        self._terms = terms
+
+    def both(self, texts: Sequence[str], *, on_batch: Callable[[int], None] | None) -> tuple[Vectors, list[Impacts]]:
+        found: list[Impacts] = [NOTHING] * len(texts)
+
+        def keep(request: InferRequest, batch: Sequence[int], rows: Sequence[Sequence[int]]) -> None:
+            for index, impacts in zip(batch, self._impacts(request, rows), strict=True):
+                found[index] = impacts
+
+        return self._encoded(texts, on_batch=on_batch, also=keep), found
 
     def _impacts(self, request: InferRequest, rows: Sequence[Sequence[int]]) -> list[Impacts]:
         weights: NDArray[np.float32] = request.get_tensor("term_weights").data
         added: NDArray[np.int32] = request.get_tensor("expansion_ids").data
         logits: NDArray[np.float32] = request.get_tensor("expansion_logits").data
         if not np.isfinite(weights).all() or not np.isfinite(logits).all():
-            raise ModelCorrupt(f"{self.terms.name} gave a term weight that is not finite.",
+            raise ModelCorrupt(f"{self._terms.name} gave a term weight that is not finite.",
                                hint="Verify the model; if it is whole, set precision to f32.")
-        return [impacts_of(np.asarray(row), weights[at, :len(row)], added=added[at], logits=logits[at], model=self.terms)
+        return [impacts_of(np.asarray(row), weights[at, :len(row)], added=added[at], logits=logits[at], model=self._terms)
                 for at, row in enumerate(rows)]
 
 
@@ -126,8 +118,4 @@ def _extended(folder: Path, terms: TermModel, ranges: tuple[Sequence[Site], Sequ
                            hint="Pull or convert the model again.") from error
     if ranges is None:
         return extend(model, terms)
-    backbone, own = ranges
-    if len(own) != len(SITES):
-        raise ConfigError(f"The 8-bit ranges of {terms.name} are for {len(own)} layers, not {len(SITES)}.", field="precision",
-                          hint="Run `python -m indexers.training.tilde` again, or set precision to bf16 or f32.")
-    return extend(model, terms, sites=backbone, own=own)
+    return extend(model, terms, sites=ranges[0], own=ranges[1])

@@ -23,6 +23,7 @@ EXAMPLES = options.examples(
     "thriftrag bench                                   # which benches there are",
     "thriftrag bench ingest                            # passages a second, files to snapshot, against peers",
     "thriftrag bench dense --sizes 10000,100000,1000000 --plots plots/",
+    "thriftrag bench retrieval --data squad2_dev --data hotpotqa --weights candidate.safetensors --json",
     "thriftrag bench all --out bench-today/            # every bench; the same command goes on where it stopped",
 )
 ALL = "all"
@@ -43,6 +44,12 @@ def bench(
     out: Annotated[Path | None, typer.Option(
         "--out", metavar="DIR", help="With `all`: where bench.json and bench.md go; what is finished there is kept.")] = None,
     again: Annotated[bool, typer.Option("--again", help="With `all`: measure also what is finished.")] = False,
+    weights: Annotated[Path | None, typer.Option(
+        "--weights", metavar="FILE", help="With `retrieval` and `sparse`: term weights to measure. Default: the shipped.")] = None,
+    limit: Annotated[int | None, typer.Option(
+        "--limit", metavar="N", min=1, help="With `retrieval`: questions of each data set at most.")] = None,
+    teacher: Annotated[Path | None, typer.Option(
+        "--teacher", metavar="DIR", help="With `retrieval`: folder of SPLADE-tiny, to compare with (extra torch).")] = None,
     as_json: options.Json = False,
     home: options.Home = None,
     verbose: options.Verbose = False,
@@ -58,18 +65,22 @@ def bench(
         return
     if plots is not None:
         _require_matplotlib()
+    further = {"weights": weights, "limit": limit, "teacher": teacher}
     if name == ALL:
+        _refuse_further(name, further, frozenset())
         _all(out, data=data or [], sizes=sizes, seed=seed, plots=plots, again=again, as_json=as_json, home=home, verbose=verbose)
         return
     if out is not None or again:
         raise InputError("--out and --again belong to `bench all`.", field="out", hint="Leave them out, or run every bench.")
     measure = _load(name)
+    _refuse_further(name, further, benches.takes(name))
     settings = session.settings(home=home, verbose=verbose)
 
     def work() -> list[Measurement]:
         with tempfile.TemporaryDirectory(prefix="thriftrag-bench-") as scratch, progress.shown() as on_progress:
             given = benches.Options(settings=dataclasses.replace(settings, home=Path(scratch) / "home"), scratch=Path(scratch),
-                                    data=tuple(data or ()), sizes=_sizes(sizes), seed=seed, plots=plots)
+                                    data=tuple(data or ()), sizes=_sizes(sizes), seed=seed, plots=plots, weights=weights,
+                                    limit=limit, teacher=teacher, home=settings.home)
             try:
                 return measure(given, on_progress=on_progress)
             except ImportError as error:
@@ -121,6 +132,12 @@ def _all(out: Path | None, *, data: list[Path], sizes: str | None, seed: int, pl
     if done.failed:
         print(f"Failed, and tried again by the same command: {', '.join(done.failed)}.", file=sys.stderr)
         raise typer.Exit(edge.FAILED if len(done.failed) == len(names) else edge.PARTIAL)
+
+
+def _refuse_further(name: str, given: Mapping[str, object], taken: frozenset[str]) -> None:
+    wrong = next((option for option, value in given.items() if value is not None and option not in taken), None)
+    if wrong is not None:
+        raise InputError(f"The bench {name!r} has no use for --{wrong}.", field=wrong, hint="Leave it out, or name another bench.")
 
 
 def _next(tick: Progress) -> None:

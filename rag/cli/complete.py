@@ -31,6 +31,21 @@ def modes(incomplete: str) -> list[str]:
     return _names(lambda: list(choices("mode")), incomplete)
 
 
+def origins(incomplete: str) -> list[str]:
+    """The last of a list with commas, after those before it."""
+    from rag.settings import choices
+
+    before, comma, last = incomplete.rpartition(",")
+    given = before.split(",")
+    return [f"{before}{comma}{name}" for name in choices("origins") if name.startswith(last) and name not in given]
+
+
+def fusions(incomplete: str) -> list[str]:
+    from rag.settings import choices
+
+    return _names(lambda: list(choices("fusion")), incomplete)
+
+
 def benches(incomplete: str) -> list[str]:
     from eval import bench
 

@@ -13,6 +13,7 @@ from rich.panel import Panel
 from rich.table import Table
 from rich.text import Text
 
+from rag.cli import terms
 from rag.cli.tables import grid
 from rag.cli.terminal import clean, one_line
 from rag.cli.words import money, plural
@@ -21,6 +22,8 @@ from rag.types import Answer, Citation, Hit, Receipt, Step
 _QUOTE_CHARS = 240
 _FACT_CHARS = 60
 _BAR_CELLS = 24
+# Facts of a step that are tables of their own.
+_TABLES = frozenset({"considered", "terms"})
 
 
 def outcome(value: Answer) -> Text | None:
@@ -63,24 +66,33 @@ def receipt(value: Receipt) -> Panel:
 def trace(steps: Sequence[Step]) -> RenderableType:
     """Every candidate with its fate, then every stage with its time and facts."""
     considered = [row for step in steps if step.stage == "select" for row in _rows(step.facts.get("considered"))]
+    passages = [row for step in steps if step.stage == "select" for row in _rows(step.facts.get("terms"))]
     stages = Table("stage", box=SIMPLE_HEAD, pad_edge=False)
     stages.add_column("seconds", justify="right")
     stages.add_column("facts", overflow="fold")
     for step in steps:
-        told = "  ".join(f"{name}={_fact(fact)}" for name, fact in step.facts.items() if name != "considered")
+        told = "  ".join(f"{name}={_fact(fact)}" for name, fact in step.facts.items() if name not in _TABLES)
         stages.add_row(one_line(step.stage), f"{step.seconds:.3f}", one_line(told))
-    return Group(_candidates(considered), stages) if considered else stages
+    return Group(*([_candidates(considered)] if considered else []), *_terms(passages), stages)
 
 
-def hits(values: Sequence[Hit]) -> RenderableType:
-    """Rank, place and scores on one line, the passage below it."""
-    parts: list[Text] = []
+def note(text: str) -> Text:
+    return Text.assemble(("Note: ", "bold yellow"), one_line(text))
+
+
+def hits(values: Sequence[Hit], *, explain: bool = False) -> RenderableType:
+    """Rank, place and scores on one line, the passage below it; with `explain` how it was found."""
+    parts: list[RenderableType] = []
+    most = max((terms.most_of(hit.explain or ()) for hit in values), default=0.0)
     for rank, hit in enumerate(values, start=1):
         page = f", page {hit.chunk.page}" if hit.chunk.page is not None else ""
-        scores = "  ".join([f"score {hit.score:.4g}", *(f"{name} {score:.4g}" for name, score in hit.origins.items())])
+        origins = () if explain else hit.origins.items()
+        scores = "  ".join([f"score {hit.score:.4g}", *(f"{name} {score:.4g}" for name, score in origins)])
         place = one_line(hit.chunk.source) + page
         parts.append(Text.assemble((f"{rank:>3}  ", "bold"), (place, "cyan"), (f"  {scores}", "dim")))
         parts.append(Text(f"     {one_line(hit.chunk.text, limit=_QUOTE_CHARS)}"))
+        if explain:
+            parts.append(terms.explained(hit, most=most))
     return Group(*parts)
 
 
@@ -122,6 +134,15 @@ def _candidates(rows: Sequence[Mapping[str, object]]) -> Table:
         relevance, score = _decimals(row.get("relevance"), 3), _decimals(row.get("score"), 4)
         table.add_row(rank, relevance, score, tokens, _kept(row), source, why, style="" if row.get("kept") else "dim")
     return table
+
+
+def _terms(passages: Sequence[Mapping[str, object]]) -> list[RenderableType]:
+    """Under the source of each chosen passage the terms that it was found by."""
+    rows = [(one_line(str(passage.get("source", ""))), _rows(passage.get("terms"))) for passage in passages]
+    weights = [match.get("weight") for _, matches in rows for match in matches]
+    most = max((float(weight) for weight in weights if isinstance(weight, (int, float))), default=0.0)
+    return [Group(Text(f"terms of the question in {source}", style="bold"), *terms.table(matches, most=most), Text(""))
+            for source, matches in rows]
 
 
 def _kept(row: Mapping[str, object]) -> Text:

@@ -95,10 +95,16 @@ def settings(rows: Iterable[Mapping[str, object]]) -> Table:
 
 
 def measurements(rows: Iterable[Measurement]) -> Table:
-    table = listing(("measured", "left"), ("value", "right"), ("unit", "left"), ("n", "right"), ("ratio", "right"), ("to", "left"))
-    for row in rows:
-        table.add_row(row.name, f"{row.value:,.4g}" if abs(row.value) < 1000 else f"{row.value:,.0f}", row.unit, f"{row.n:,}",
-                      "" if row.ratio is None else f"{row.ratio:.2f}", row.ratio_to or "")
+    """Intervals have a column where there are any."""
+    found = list(rows)
+    with_intervals = any(row.interval for row in found)
+    between: list[tuple[str, Justify]] = [("95 %", "left")] if with_intervals else []
+    table = listing(("measured", "left"), ("value", "right"), *between, ("unit", "left"), ("n", "right"), ("ratio", "right"),
+                    ("to", "left"))
+    for row in found:
+        interval = [f"{row.interval[0]:.4g} to {row.interval[1]:.4g}" if row.interval else ""] if with_intervals else []
+        table.add_row(row.name, f"{row.value:,.4g}" if abs(row.value) < 1000 else f"{row.value:,.0f}", *interval, row.unit,
+                      f"{row.n:,}", "" if row.ratio is None else f"{row.ratio:.2f}", row.ratio_to or "")
     return table
 
 

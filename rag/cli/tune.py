@@ -43,7 +43,7 @@ def tune(
     selectors: Annotated[str, typer.Option("--selectors", metavar="A,B", help="Selectors to try.")] = "topk,sentences,greedy",
     candidates: Annotated[str, typer.Option("--candidates", metavar="N,M", help="Candidates to try.")] = "12,24,48",
     modes: Annotated[str, typer.Option(
-        "--modes", metavar="A,B", help="Retrieval to try: hybrid, dense, bm25.")] = "hybrid",
+        "--modes", metavar="A,B", help="Retrieval to try: hybrid, dense, bm25, sparse.")] = "hybrid",
     keep: Annotated[str, typer.Option(
         "--keep", metavar="SHARE", help="Share of the best F1 that the recommended settings must keep.")] = "0.95",
     max_calls: Annotated[str | None, typer.Option(

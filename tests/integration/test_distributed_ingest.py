@@ -57,17 +57,24 @@ def new_collection(folder: Path, encoder: Encoder) -> Path:
     return folder
 
 
-def content(folder: Path) -> tuple[list[Document], list[Chunk], Vectors]:
+def weights(snapshot: Snapshot) -> list[tuple[list[int], list[float]]]:
+    """The term weights of every live chunk, none where the collection has none."""
+    passages = [segment.sparse.passage(int(at)) for segment in snapshot.segments if segment.sparse for at in segment.kept]
+    return [(ids.tolist(), values.tolist()) for ids, values in passages]
+
+
+def content(folder: Path) -> tuple[list[Document], list[Chunk], Vectors, list[tuple[list[int], list[float]]]]:
     """All that a collection holds, in its order."""
     with closing(Snapshot(folder)) as snapshot:
         assert snapshot.problems() == []
         rows = snapshot.rows()
         documents = [snapshot.document(info.id) for info in snapshot.documents()]
-        return documents, snapshot.chunks(rows), snapshot.vectors(rows)
+        return documents, snapshot.chunks(rows), snapshot.vectors(rows), weights(snapshot)
 
 
 def assert_same(one: Path, other: Path) -> None:
-    (documents, chunks, vectors), (documents2, chunks2, vectors2) = content(one), content(other)
+    (documents, chunks, vectors, terms), (documents2, chunks2, vectors2, terms2) = content(one), content(other)
+    assert terms == terms2
     assert documents == documents2
     assert chunks == chunks2
     assert np.array_equal(vectors, vectors2)

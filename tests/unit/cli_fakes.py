@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import SimpleNamespace
@@ -31,7 +31,9 @@ from rag.types import (
     OnProgress,
     Progress,
     Receipt,
+    SearchResult,
     Step,
+    TermMatch,
     no_progress,
 )
 
@@ -46,6 +48,8 @@ CHUNK = Chunk(id="d1-0-aa", doc_id="d1", ordinal=0, text="The warranty lasts two
               sentences=((0, 29), (30, 46)), tokens=12, title="Guide", heading="Guide > Warranty", page=3,
               source="guide.pdf")
 HIT = Hit(CHUNK, score=0.0325, origins={"dense": 0.71, "bm25": 12.3})
+MATCHES = (TermMatch("warranty", 3.2, 2.5, 1.0), TermMatch("guarantee", 3.0, 0.25, 0.0), TermMatch("refurbished", 2.0, 0.125, 0.4),
+           TermMatch("long", 1.25, 0.0, 0.0))
 DOCUMENT = Document(id="d1", source="guide.pdf", uri="/data/guide.pdf", title="Guide",
                     text="The warranty lasts two years.\nIt covers parts.", content_hash="ab12",
                     blocks=(Block((0, 46), page=3),), media_type="application/pdf", metadata={"author": "Ada"})
@@ -94,6 +98,7 @@ class FakeKB:
     answer: Answer = ANSWER
     report: IngestReport = IngestReport(added=3, chunks=412, tokens=61_200, seconds=3.4, snapshot="s1")  # frozen
     hits: list[Hit] = field(default_factory=lambda: [HIT])
+    notes: tuple[str, ...] = ()
     rows: list[Row] = field(default_factory=lambda: [DOCUMENT_ROW])
     problems: list[str] = field(default_factory=list)
     tokens: tuple[str, ...] = ("Two ", "years", " [1].")
@@ -126,9 +131,10 @@ class FakeKB:
                 on_token(token)
         return self.answer
 
-    def search(self, query: str, *, mode: str = "hybrid", k: int = 10, where: Filter | None = None) -> list[Hit]:
-        self._called("search", query=query, mode=mode, k=k, where=where)
-        return self.hits
+    def find(self, query: str, *, mode: str = "hybrid", k: int = 10, where: Filter | None = None, explain: bool = False,
+             changes: Mapping[str, object] | None = None) -> SearchResult:
+        self._called("find", query=query, mode=mode, k=k, where=where, explain=explain, changes=changes)
+        return SearchResult(tuple(self.hits), ("dense", "bm25"), self.notes)
 
     def documents(self) -> list[Row]:
         self._called("documents")

@@ -7,7 +7,7 @@ import json
 from pathlib import Path
 
 import pytest
-from cli_fakes import ANSWER, COLLECTION_ROW, DOCUMENT_ROW, FAILURE, HIT, Cli
+from cli_fakes import ANSWER, COLLECTION_ROW, DOCUMENT_ROW, FAILURE, HIT, MATCHES, Cli
 
 from rag import errors
 from rag.errors import InputError
@@ -234,14 +234,39 @@ def test_ingest_refuses_odd_paths(cli: Cli, paths: list[str]) -> None:
 
 def test_search(cli: Cli) -> None:
     done = cli.run("search", " warranty ", "--mode", "bm25", "-k", "3")
-    assert cli.kb.called("search") == {"query": "warranty", "mode": "bm25", "k": 3, "where": None}
+    assert cli.kb.called("find") == {"query": "warranty", "mode": "bm25", "k": 3, "where": None, "explain": False, "changes": {}}
     assert "guide.pdf, page 3" in done.out
     assert "The warranty lasts two years." in done.out
 
 
 def test_search_defaults(cli: Cli) -> None:
-    assert cli.run("search", "x", "--json").json == {"query": "x", "hits": [HIT.to_dict()]}
-    assert cli.kb.called("search") == {"query": "x", "mode": "hybrid", "k": 10, "where": None}
+    assert cli.run("search", "x", "--json").json == {
+        "query": "x", "hits": [HIT.to_dict()], "origins": ["dense", "bm25"], "notes": []}
+    assert cli.kb.called("find") == {"query": "x", "mode": "hybrid", "k": 10, "where": None, "explain": False, "changes": {}}
+
+
+def test_search_explains(cli: Cli) -> None:
+    cli.kb.hits = [dataclasses.replace(HIT, explain=MATCHES, origins={"sparse": 9.0})]
+    done = cli.run("search", "warranty", "--mode", "Sparse", "--explain")
+    assert cli.kb.called("find")["explain"] is True
+    assert cli.kb.called("find")["mode"] == "sparse"
+    assert "not in it: long" in done.out
+    (hit,) = cli.run("search", "warranty", "--mode", "sparse", "--explain", "--json").json["hits"]
+    assert hit["explain"][0] == {"term": "warranty", "query_weight": 3.2, "weight": 2.5, "contribution": 8.0, "from": "passage"}
+    assert [match["from"] for match in hit["explain"]] == ["passage", "expansion", "both", "nothing"]
+
+
+def test_search_fuses_what_is_asked_for(cli: Cli) -> None:
+    cli.run("search", "x", "--origins", "Dense,sparse", "--fusion", "WEIGHTED")
+    assert cli.kb.called("find")["changes"] == {"origins": "dense,sparse", "fusion": "weighted"}
+
+
+def test_search_says_where_it_searched_otherwise(cli: Cli) -> None:
+    cli.kb.notes = ("It was searched[2J by meaning (dense) instead.",)
+    assert "Note: It was searched[2J by meaning (dense) instead." in cli.run("search", "x").out
+    assert cli.run("search", "x", "--json").json["notes"] == list(cli.kb.notes)
+    cli.kb.hits = []
+    assert "Note: It was searched" in cli.run("search", "x").out
 
 
 def test_search_without_hits_is_no_failure(cli: Cli) -> None:
@@ -546,6 +571,11 @@ BAD_VALUES = [
     (["search", "Q", "-k", "-1"], "input_invalid", "k"),
     (["search", "Q", "-k", "ten"], "input_invalid", "k"),
     (["search", "Q", "--mode", "telepathy"], "input_invalid", "mode"),
+    (["search", "Q", "--origins", "dense,telepathy"], "config_invalid", "origins"),
+    (["search", "Q", "--origins", ""], "config_invalid", "origins"),
+    (["search", "Q", "--fusion", "cold"], "config_invalid", "fusion"),
+    (["search", "Q", "--mode", "bm25", "--origins", "dense"], "input_invalid", "origins"),
+    (["search", "Q", "--mode", "sparse", "--fusion", "rrf"], "input_invalid", "fusion"),
     (["ingest", "docs", "--workers", "-1"], "input_invalid", "workers"),
     (["bench", "store", "--sizes", "1,x"], "input_invalid", "sizes"),
     (["bench", "store", "--sizes", "0"], "input_invalid", "sizes"),

@@ -32,6 +32,15 @@ def test_fixed_choices() -> None:
     assert complete.selectors("t") == ["topk", "topk_whole"]
     assert complete.selectors("") == list(SELECTORS)
     assert complete.modes("h") == ["hybrid"]
+    assert complete.modes("s") == ["sparse"]
+    assert complete.fusions("") == ["rrf", "weighted"]
+
+
+def test_the_next_of_several_origins() -> None:
+    assert complete.origins("") == ["dense", "bm25", "sparse"]
+    assert complete.origins("dense,") == ["dense,bm25", "dense,sparse"]
+    assert complete.origins("bm25,dense,s") == ["bm25,dense,sparse"]
+    assert complete.origins("x") == []
 
 
 def test_a_broken_home_completes_nothing(cli: Cli, monkeypatch: pytest.MonkeyPatch) -> None:

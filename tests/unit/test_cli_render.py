@@ -7,12 +7,24 @@ import io
 import json
 
 import pytest
-from cli_fakes import ANSWER, CHUNK, COLLECTION_ROW, DOCUMENT_ROW, FAILURE, HIT, RECEIPT, STEPS, FakeModels, check_golden
+from cli_fakes import (
+    ANSWER,
+    CHUNK,
+    COLLECTION_ROW,
+    DOCUMENT_ROW,
+    FAILURE,
+    HIT,
+    MATCHES,
+    RECEIPT,
+    STEPS,
+    FakeModels,
+    check_golden,
+)
 from rich.console import Console, RenderableType
 
 from rag.cli import render, tables, terminal, words
 from rag.settings import load
-from rag.types import Hit, IngestReport, Progress, Step
+from rag.types import Hit, IngestReport, Progress, Step, TermMatch
 
 HOSTILE = "\x1b]0;owned\x07\x1b[2J[bold red]x[/] \x9b31m\u202etxt.exe\u2066 :smile: \ud800"
 HARMLESS = "]0;owned[2J[bold red]x[/] 31mtxt.exe :smile: \ufffd"
@@ -48,6 +60,26 @@ def test_trace_before_anything_was_selected() -> None:
 
 def test_hits() -> None:
     check_golden("hits", shown(render.hits([HIT, Hit(dataclasses.replace(CHUNK, page=None, source="a.md"), 0.01, {})])))
+
+
+def test_hits_explained() -> None:
+    second = dataclasses.replace(HIT, origins={"bm25": 3.0}, explain=(TermMatch("long", 1.25, 0.0, 0.0),))
+    third = dataclasses.replace(HIT, origins={"dense": 0.5, "bm25": 3.0})
+    first = dataclasses.replace(HIT, origins={"dense": 0.71, "bm25": 12.3, "sparse": 9.0}, explain=MATCHES)
+    check_golden("hits-explained", shown(render.hits([first, second, third], explain=True)))
+
+
+def test_a_pipe_gets_no_run_of_blanks() -> None:
+    hit = dataclasses.replace(HIT, origins={"sparse": 9.0}, explain=MATCHES)
+    assert max(map(len, shown(render.hits([hit], explain=True), width=10_000).splitlines())) < 100
+
+
+def test_trace_with_terms() -> None:
+    rows = [match.to_dict() for match in MATCHES]
+    passages = [{"chunk_id": "d1-0-aa", "source": "guide.pdf", "terms": rows},
+                {"chunk_id": "x", "source": "b.md", "terms": rows[-1:]}]
+    step = dataclasses.replace(STEPS[1], facts={**STEPS[1].facts, "terms": passages})
+    check_golden("trace-terms", shown(render.trace([STEPS[0], step])))
 
 
 def test_report() -> None:
@@ -113,13 +145,16 @@ def test_no_table_lets_hostile_text_through() -> None:
     document = type(DOCUMENT_ROW)({**DOCUMENT_ROW.to_dict(), "source": HOSTILE, "title": HOSTILE, "id": HOSTILE})
     collection = type(COLLECTION_ROW)({**COLLECTION_ROW.to_dict(), "encoder": HOSTILE, "name": HOSTILE})
     report = IngestReport(failures=(dataclasses.replace(FAILURE, source=HOSTILE, message=HOSTILE, hint=HOSTILE),))
+    terms = (TermMatch(HOSTILE, 1.0, 1.0, 1.0), TermMatch(HOSTILE, 1.0, 0.0, 0.0))
+    found = Step("select", 0.1, {"terms": [{"source": HOSTILE, "terms": [match.to_dict() for match in terms]}]})
     outcome = render.outcome(answer)
     assert outcome is not None
     printed = [
         shown(part, width=1000) for part in (
             outcome, render.citation(dataclasses.replace(ANSWER.citations[0], quote=HOSTILE, source=HOSTILE)),
             render.receipt(dataclasses.replace(RECEIPT, model=HOSTILE, seconds={HOSTILE: 1.0, "total": 1.0})),
-            render.trace(steps), render.hits([Hit(chunk, 1.0, {})]), tables.documents([document]),
+            render.trace(steps), render.hits([Hit(chunk, 1.0, {})]), render.note(HOSTILE),
+            render.hits([Hit(chunk, 1.0, {}, terms)], explain=True), render.trace([found]), tables.documents([document]),
             tables.collections([collection]), tables.report(report, collection=HOSTILE), tables.facts({"x": HOSTILE}))]
     printed.append(render.answer_text(answer))
     for text in printed:

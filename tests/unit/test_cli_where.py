@@ -9,6 +9,9 @@ from cli_fakes import Cli
 
 from rag.filters import And, In, Range
 
+# What each command calls.
+CALLS = {"ask": "ask", "search": "find"}
+
 
 @pytest.fixture
 def cli(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Cli:
@@ -18,13 +21,13 @@ def cli(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Cli:
 @pytest.mark.parametrize("command", ["ask", "search"])
 def test_a_filter_is_handed_on(cli: Cli, command: str) -> None:
     assert cli.run(command, "Who?", "--where", "year >= 2020 and lang in (en, de)").code == 0
-    assert cli.kb.called(command)["where"] == And((Range("year", gte=2020), In("lang", ("en", "de"))))
+    assert cli.kb.called(CALLS[command])["where"] == And((Range("year", gte=2020), In("lang", ("en", "de"))))
 
 
 @pytest.mark.parametrize("command", ["ask", "search"])
 def test_without_one_everything_is_searched(cli: Cli, command: str) -> None:
     assert cli.run(command, "Who?").code == 0
-    assert cli.kb.called(command)["where"] is None
+    assert cli.kb.called(CALLS[command])["where"] is None
 
 
 @pytest.mark.parametrize("command", ["ask", "search"])

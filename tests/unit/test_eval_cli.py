@@ -78,7 +78,7 @@ def test_exit_code_tells_done_partly_done_and_failed(invoke: Invoke, tiny: Path,
 
 
 @pytest.mark.parametrize(("arguments", "field", "message"), [
-    (["--systems", "gold,mcts"], "systems", "'mcts' is not built yet"),
+    (["--systems", "gold,mctx"], "systems", "'mctx' is unknown"),
     (["--systems", ","], "systems", "No system is named"),
     (["--budgets", "128,x"], "budgets", "--budgets '128,x' is not a list of whole numbers"),
     (["--budgets", "0"], "budgets", "A budget of 0 tokens is not possible"),
@@ -135,6 +135,6 @@ def test_retrieval_adds_measures_by_name(invoke: Invoke, tiny: Path) -> None:
 
 
 def test_retrieval_refuses_unknown_modes(invoke: Invoke, tiny: Path) -> None:
-    code, _, err = invoke("retrieval", tiny, "--modes", "sparse")
+    code, _, err = invoke("retrieval", tiny, "--modes", "clustered")
     assert code == 2
-    assert "There are: bm25, dense, hybrid." in err
+    assert "There are: bm25, dense, sparse, hybrid." in err

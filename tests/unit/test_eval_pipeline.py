@@ -14,11 +14,11 @@ from rag.llm import Reader
 from rag.settings import Settings
 from rag.thriftrag import ThriftRAG
 from tests.eval_fakes import ScriptedReader, World, dataset_folder
-from tests.fakes import WordEncoder
+from tests.term_fakes import WeighingEncoder
 
 
 def open_real(name: str, *, settings: Settings, reader: Reader | None, cold: bool = True) -> KnowledgeBase:
-    return ThriftRAG.open(name, settings=settings, reader=reader, encoder=WordEncoder(), keep_pools=0 if cold else 8)
+    return ThriftRAG.open(name, settings=settings, reader=reader, encoder=WeighingEncoder(), keep_pools=0 if cold else 8)
 
 
 def test_every_system_answers_through_the_pipeline_within_its_budget(tmp_path: Path, settings: Settings) -> None:

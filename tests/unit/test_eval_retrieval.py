@@ -112,8 +112,8 @@ def test_data_without_evidence_is_refused(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(("names", "message"), [
-    (["sparse"], "'sparse' is not built yet"), (["bm26"], "'bm26' is unknown"), ([], "No retrieval mode")])
+    (["clustered"], "'clustered' is not built yet"), (["bm26"], "'bm26' is unknown"), ([], "No retrieval mode")])
 def test_unknown_modes_are_refused_with_what_there_is(names: list[str], message: str) -> None:
     with pytest.raises(InputError, match=message) as caught:
         retrieval.modes_named(names)
-    assert "bm25, dense, hybrid" in caught.value.hint
+    assert "bm25, dense, sparse, hybrid" in caught.value.hint

@@ -97,7 +97,7 @@ def test_named_keeps_order_and_drops_repeats() -> None:
 
 
 @pytest.mark.parametrize(("names", "message"), [
-    (["topk", "mcts"], "'mcts' is not built yet"), (["topq"], "'topq' is unknown"), ([], "No system is named")])
+    (["topk", "mctx"], "'mctx' is unknown"), (["topq"], "'topq' is unknown"), ([], "No system is named")])
 def test_unknown_systems_are_refused_with_what_there_is(names: list[str], message: str) -> None:
     with pytest.raises(InputError, match=message) as caught:
         systems.named(names)

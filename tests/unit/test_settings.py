@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from rag.errors import ConfigError
-from rag.settings import Settings, load, names
+from rag.settings import Settings, listed, load, names
 
 
 def test_flags_win_over_variables_over_the_file_over_defaults(tmp_path: Path) -> None:
@@ -34,13 +34,22 @@ def test_an_unknown_key_in_the_file_names_the_file(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize(("name", "value"), [
     ("budget_tokens", "many"), ("budget_tokens", 0), ("budget_tokens", 1.5), ("abstain_below", "nan"), ("abstain_below", 2),
-    ("selector", "best"), ("price_prompt", -1), ("candidates", True), ("mode", "sparse"),
+    ("selector", "best"), ("price_prompt", -1), ("candidates", True), ("mode", "clustered"),
+    ("origins", "dense,words"), ("origins", ","), ("origins", True), ("fusion", "sum"),
 ])
 def test_an_impossible_value_is_named(name: str, value: object) -> None:
     with pytest.raises(ConfigError, match=name) as caught:
         load({name: value}, environ={})
     assert caught.value.field == name
     assert caught.value.hint
+
+
+def test_a_list_is_the_same_however_it_is_written() -> None:
+    written = [load({"origins": text}, environ={}) for text in ("sparse,dense", " Dense , SPARSE ,dense,", "dense,sparse")]
+    assert {settings.origins for settings in written} == {"dense,sparse"}
+    assert len({settings.config_hash() for settings in written}) == 1
+    assert listed("dense,sparse") == ("dense", "sparse")
+    assert load({}, environ={"THRIFTRAG_ORIGINS": "bm25"}).origins == "bm25"
 
 
 def test_a_broken_or_missing_file_is_named(tmp_path: Path) -> None:

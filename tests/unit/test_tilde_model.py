@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 from dataclasses import replace
 from pathlib import Path
 
@@ -12,11 +13,12 @@ import torch
 
 from indexers.encoders import int8, term_weights
 from indexers.encoders.openvino import OpenVinoEncoder
-from indexers.encoders.term_weights import TermModel, impacts_of, query_of, read, saturation, write
+from indexers.encoders.term_weights import TermModel, impacts_of, query_of, ranges_of, read, saturation, write
 from indexers.encoders.term_weights_graph import hidden_after
-from indexers.encoders.term_weights_openvino import RANGES, OpenVinoTermWeights
+from indexers.encoders.term_weights_openvino import OpenVinoTermWeights
 from indexers.encoders.term_weights_tokens import addable_tokens, folded_tokens, kept_tokens, read_vocabulary, vocabulary_digest
 from indexers.encoders.tokenizing import EncoderTokenizer
+from indexers.impacts import Statistics
 from indexers.lexical import words
 from indexers.training import int8 as fitting
 from indexers.training.tilde.export import fit_ranges
@@ -169,12 +171,35 @@ def test_odd_texts_have_few_or_no_terms_and_raise_nothing(encoder: OpenVinoTermW
     assert np.allclose(dense(*impacts[2]), dense(*cut), atol=1e-4)
 
 
+def weight_of(model: TermModel, word: str, *, idf: float | None = None) -> float:
+    """softplus, written out."""
+    chosen = float(model.idf[token(word)]) if idf is None else idf
+    return math.log1p(math.exp(float(model.asked[token(word)]) + model.facts.from_idf * chosen))
+
+
+def test_a_token_that_is_common_in_the_collection_weighs_less_in_questions(made: tuple[Path, Backbone, TermNetwork, Path],
+                                                                           model: TermModel) -> None:
+    tokenizer = EncoderTokenizer.from_file(made[0] / "tokenizer.json", max_tokens=48)
+    model = replace(model, facts=replace(model.facts, from_idf=0.9))
+    holding = np.zeros(model.size, np.int64)
+    holding[token("two")], holding[token("years")] = 5000, 3
+
+    def asked(statistics: Statistics | None) -> dict[int, float]:
+        ids, weights = query_of("two years", model, tokenizer=tokenizer, statistics=statistics)
+        return dict(zip(ids.tolist(), weights.tolist(), strict=True))
+
+    own = {word: math.log1p((6000 - count + 0.5) / (count + 0.5)) for word, count in (("two", 5000), ("years", 3))}
+    mixed = {word: (6000 * one + 2000 * float(model.idf[token(word)])) / 8000 for word, one in own.items()}
+    assert asked(Statistics(6000, holding)) == pytest.approx({token(w): weight_of(model, w, idf=idf) for w, idf in mixed.items()})
+    assert asked(Statistics(0, holding * 0)) == pytest.approx(asked(None))
+
+
 def test_a_question_is_its_tokens_with_the_tables_weights(made: tuple[Path, Backbone, TermNetwork, Path], model: TermModel) -> None:
     tokenizer = EncoderTokenizer.from_file(made[0] / "tokenizer.json", max_tokens=48)
     ids, weights = query_of("two years, the two", model, tokenizer=tokenizer)
     assert ids.tolist() == sorted([token("two"), token("years")])
     assert dict(zip(ids.tolist(), weights.tolist(), strict=True)) == pytest.approx(
-        {token("two"): 2 * float(model.query[token("two")]), token("years"): float(model.query[token("years")])})
+        {token("two"): 2 * weight_of(model, "two"), token("years"): weight_of(model, "years")})
     for nothing in ("", "the a?", "量子 гарантия"):
         ids, weights = query_of(nothing, model, tokenizer=tokenizer)
         assert (len(ids), len(weights)) == (0, 0)
@@ -189,7 +214,8 @@ def test_what_was_written_is_read_and_is_small(made: tuple[Path, Backbone, TermN
     for name, tensor in expected.layer.items():
         assert np.allclose(again.layer[name], tensor, atol=2e-3), name
     assert np.array_equal(again.kept, expected.kept)
-    assert (again.query[again.kept] > 0).all()
+    assert np.allclose(again.asked, model.asked, atol=2e-3)
+    assert np.allclose(again.idf, model.idf, atol=2e-3)
 
 
 def test_weights_of_another_encoder_or_vocabulary_are_refused_by_name(made: tuple[Path, Backbone, TermNetwork, Path], tmp_path: Path
@@ -241,7 +267,7 @@ def test_a_layer_that_the_backbone_lacks_is_refused(made: tuple[Path, Backbone, 
     exported = network.exported(base, scale=SCALE, expanded=16)
     write(tmp_path / "deep.safetensors", replace(exported, facts=replace(exported.facts, tap=7)), notes={})
     with pytest.raises(ConfigError, match="after layer 7"):
-        OpenVinoTermWeights(folder, weights=tmp_path / "deep.safetensors", precision="f32")
+        OpenVinoTermWeights(folder, weights=tmp_path / "deep.safetensors", precision="f32").encode_with_terms(TEXTS)
 
 
 def test_in_eight_bits_the_vectors_are_those_of_the_plain_encoder_in_eight_bits(tmp_path: Path) -> None:
@@ -253,7 +279,7 @@ def test_in_eight_bits_the_vectors_are_those_of_the_plain_encoder_in_eight_bits(
     int8.write(folder / int8.FILE, fitting.fit(folder, TEXTS), facts={})
     ranges = fit_ranges(read(path, encoder=base.name, vocabulary=base.vocabulary), encoder=folder, weights=path, texts=TEXTS,
                         scratch=tmp_path / "scratch", seed=1)
-    assert ranges == path.with_name("weights" + RANGES)
+    assert ranges == ranges_of(path)
     rounded, exact = (OpenVinoTermWeights(folder, weights=path, precision=precision) for precision in ("int8", "f32"))
     assert rounded.precision == "int8"
     vectors, impacts = rounded.encode_with_terms(TEXTS)

@@ -22,7 +22,7 @@ from indexers.training.tilde.corpus import KEYWORDS, REAL, SENTENCE, TITLE, Corp
 from indexers.training.tilde.dev import Quality
 from indexers.training.tilde.loop import CHECKPOINT, Tick, loss_of, optimiser, train
 from indexers.training.tilde.mining import bm25, mined
-from indexers.training.tilde.network import Backbone, TermNetwork
+from indexers.training.tilde.network import Backbone, TermNetwork, matched
 from indexers.training.tilde.plan import Plan, changed
 from indexers.training.tilde.states import StatesOf, states
 from indexers.training.tilde.teacher import Splade, Taught
@@ -186,8 +186,7 @@ def test_divergence_likelihood_and_flops_are_what_they_are_called() -> None:
     chance = torch.sigmoid(scores[0])
     expected = -(math.log(chance[0]) + math.log(1 - chance[2]))
     assert losses.likelihood(scores, torch.tensor([[1.0, 1.0, 0.0]]), counted=counted).item() == pytest.approx(expected, abs=1e-5)
-    weights = torch.tensor([[1.0, 0.0], [3.0, 2.0]])
-    assert losses.flops(weights, torch.tensor([2.0, 0.1])).item() == pytest.approx(2.0 ** 2 / 2 + 1.0 ** 2 / 1)
+    assert losses.flops(torch.tensor([2.0, 1.0]), torch.tensor([2.0, 0.1])).item() == pytest.approx(2.0 ** 2 / 2 + 1.0 ** 2 / 1)
     assert [losses.ramp(step, over=4) for step in (0, 2, 4, 9)] == [0, 0.25, 1, 1]
 
 
@@ -214,7 +213,9 @@ def test_the_networks_scores_are_the_sum_over_question_tokens(material: Material
             for number, count in zip(*material.tokens.of(int(query)), strict=True):
                 rows[at, number] = count
         fast = ((rows * table) @ (held + added).T).numpy()
+        at_places = matched(rows * table, network.placed(encoded.tokens, torch.from_numpy(ids)), torch.from_numpy(ids))
     assert np.allclose(fast, slow, atol=1e-4)
+    assert np.allclose(at_places, (rows * table) @ held.T, atol=1e-4)
     assert not (held > 0)[:, torch.from_numpy(~base.kept)].any()
     assert not ((held > 0) & (added > 0)).any()
     assert (slow > 0).any()

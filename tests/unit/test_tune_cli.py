@@ -239,7 +239,7 @@ def test_ctrl_c_keeps_all(invoke: Invoke, lighthouses: Settings, reader: Lightho
     (["--budgets", "64,x"], "--budgets 'x' is not a positive whole number"),
     (["--budgets", ","], "nothing to try"),
     (["--selectors", "best"], "The selector 'best' is unknown"),
-    (["--modes", "sparse"], "The mode 'sparse' is unknown"),
+    (["--modes", "clustered"], "The mode 'clustered' is unknown"),
     (["--candidates", "100000"], "out of bounds"),
     (["--keep", "1.5"], "--keep '1.5' is not a share"),
     (["--keep", "nan"], "--keep 'nan' is not a share"),

@@ -94,7 +94,7 @@ def test_the_grid_is_every_combination_and_the_current_settings(settings: Settin
 
 @pytest.mark.parametrize(("changes", "error", "message"), [
     ({"selectors": ["gredy"]}, InputError, "The selector 'gredy' is unknown"),
-    ({"modes": ["sparse"]}, InputError, "The mode 'sparse' is unknown"),
+    ({"modes": ["clustered"]}, InputError, "The mode 'clustered' is unknown"),
     ({"budgets": [0]}, BudgetError, "A budget of 0 tokens"),
     ({"budgets": []}, InputError, "nothing to try"),
     ({"candidates": [9999]}, ConfigError, "candidates = 9999"),

@@ -10,6 +10,8 @@ import torch
 from numpy.typing import NDArray
 
 from eval.metrics import ndcg_at, recall_at
+from indexers.encoders.term_weights import drawn_idf
+from indexers.impacts import Statistics
 from indexers.training.tilde.batches import Rows, Tokens
 from indexers.training.tilde.network import Floats, TermNetwork
 from indexers.training.tilde.states import States
@@ -53,29 +55,42 @@ def quality(network: TermNetwork, held: Slice, *, device: str) -> tuple[Quality,
     """With expansion and without."""
     asked = np.unique(np.concatenate([held.tokens.of(int(query))[0] for query in held.queries]))
     columns = torch.from_numpy(asked.astype(np.int64)).to(device)
-    kept, lengthened = [], []
-    postings = added = greatest = 0.0
+    kept: Floats = np.zeros((len(held.rows), len(asked)), np.float32)
+    lengthened: Floats = np.zeros_like(kept)
+    # Those of like length together: padding would cost as much as text.
+    order = np.argsort(np.diff(held.states.starts)[held.rows], kind="stable")
+    added = greatest = 0.0
+    holding = torch.zeros(len(network.idf), device=device)
     network.eval()
     with torch.inference_mode():
-        for start in range(0, len(held.rows), _TOGETHER):
-            hidden, ids = held.states.batch(held.rows[start:start + _TOGETHER])
+        for start in range(0, len(order), _TOGETHER):
+            some = order[start:start + _TOGETHER]
+            hidden, ids = held.states.batch(held.rows[some])
             places = torch.from_numpy(ids).to(device)
             ours, new = network.matrix(network(torch.from_numpy(hidden).to(device).float(), places), places)
-            postings += float((ours > 0).sum() + (new > 0).sum())
+            holding += ((ours + new) > 0).sum(0)
             added += float((new > 0).sum())
             greatest = max(greatest, float(ours.max()), float(new.max()))
-            kept.append(ours[:, columns].cpu().numpy())
-            lengthened.append((ours + new)[:, columns].cpu().numpy())
-        weights = network.questions()[columns].cpu().numpy()
+            kept[some] = ours[:, columns].cpu().numpy()
+            lengthened[some] = (ours + new)[:, columns].cpu().numpy()
+        weights = _weights(network, columns.cpu().numpy(), Statistics(len(held.rows), holding.cpu().numpy().astype(np.int64)))
     network.train()
     table = np.zeros((len(held.queries), len(asked)), np.float32)
     for at, query in enumerate(held.queries):
         tokens, counts = held.tokens.of(int(query))
         table[at, np.searchsorted(asked, tokens)] = counts
-    of_all = [_judged(held, (table * weights) @ np.concatenate(each).T) for each in (lengthened, kept)]
-    number = len(held.rows)
+    wanted: Floats = table * weights
+    of_all = [_judged(held, wanted @ each.T) for each in (lengthened, kept)]
+    number, postings = len(held.rows), float(holding.sum())
     return (Quality(*of_all[0], (postings / number), added / number, greatest),
             Quality(*of_all[1], (postings - added) / number, 0.0, greatest))
+
+
+def _weights(network: TermNetwork, tokens: NDArray[np.int64], statistics: Statistics) -> Floats:
+    """As `TermModel.weights`, of the network as it is now."""
+    idf = drawn_idf(network.idf.cpu().numpy()[tokens], statistics, tokens)
+    found: Floats = np.logaddexp(0, network.asked().cpu().numpy()[tokens] + network.from_idf.item() * idf).astype(np.float32)
+    return found
 
 
 def dense_quality(held: Slice) -> Quality:

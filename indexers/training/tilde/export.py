@@ -13,7 +13,6 @@ from indexers.encoders import int8, term_weights
 from indexers.encoders.bert import IR
 from indexers.encoders.term_weights import TermModel
 from indexers.encoders.term_weights_graph import branch_sites, extend
-from indexers.encoders.term_weights_openvino import RANGES
 from indexers.training import int8 as fitting
 from indexers.training.tilde.batches import Rows
 from indexers.training.tilde.network import Backbone, TermNetwork
@@ -55,7 +54,7 @@ def fit_ranges(model: TermModel, *, encoder: Path, weights: Path, texts: Sequenc
         shutil.copyfile(encoder / name, folder / name)
     import_openvino().save_model(extend(core().read_model(encoder / IR), model), str(folder / IR), compress_to_fp16=False)
     sites = branch_sites(core().read_model(folder / IR), fitting.fit(folder, texts, seed=seed))
-    out = weights.with_name(weights.stem + RANGES)
+    out = term_weights.ranges_of(weights)
     int8.write(out, sites, facts={"term_weights": model.name, "texts": str(len(texts)), "seed": str(seed)})
     shutil.rmtree(folder)
     return out

@@ -16,7 +16,7 @@ from torch.nn.utils import clip_grad_norm_
 
 from indexers.training.tilde import losses
 from indexers.training.tilde.batches import Batch, Material, drawn
-from indexers.training.tilde.network import Encoded, TermNetwork
+from indexers.training.tilde.network import Encoded, TermNetwork, matched
 from indexers.training.tilde.plan import Plan
 from rag.errors import ConfigError, ModelCorrupt
 
@@ -49,18 +49,20 @@ def loss_of(network: TermNetwork, material: Material, batch: Batch, *, step: int
             ) -> tuple[Tensor, dict[str, float]]:
     """The weighted sum of the parts, and the parts."""
     encoded, places = _encoded(network, material, batch, plan=plan, device=device)
-    held, added = network.matrix(encoded, places)
+    held, added = network.placed(encoded.tokens, places), network.added(encoded.logits, places)
     weights = network.questions()
     asked = _asked(material, batch, size=len(weights)).to(device)
-    scores = (asked * weights) @ (held + added).T
+    wanted = asked * weights
+    scores = matched(wanted, held, places) + wanted @ added.T
+    mean_held = torch.zeros_like(weights).index_add(0, places.clamp(min=0).flatten(), held.flatten()) / len(places)
     with torch.no_grad():
-        teacher = _teachers(network, material, batch, asked=asked, places=places, sharpness=plan.dense_sharpness)
+        teacher = _teachers(network, material, batch, asked=asked, places=places, plan=plan)
     allowed, own = torch.from_numpy(batch.allowed).to(device), torch.from_numpy(batch.own).to(device)
     targets, counted = _targets(material, batch, size=len(weights)).to(device), (network.addable & ~network.present(places)).float()
     parts = {"contrast": losses.contrast(scores, own, allowed=allowed),
              "divergence": losses.divergence(scores, teacher),
              "likelihood": losses.likelihood(encoded.logits, targets, counted=counted),
-             "flops": losses.flops(held, network.idf), "added": losses.flops(added, network.idf)}
+             "flops": losses.flops(mean_held, network.idf), "added": losses.flops(added.mean(0), network.idf)}
     pressed = losses.ramp(step, over=plan.steps // 3)
     factors = {"contrast": plan.contrast_weight, "divergence": plan.divergence_weight, "likelihood": plan.likelihood_weight,
                "flops": plan.flops_weight * pressed, "added": plan.added_weight * pressed}
@@ -128,16 +130,20 @@ def _asked(material: Material, batch: Batch, *, size: int) -> Tensor:
     return table
 
 
-def _teachers(network: TermNetwork, material: Material, batch: Batch, *, asked: Tensor, places: Tensor, sharpness: float) -> Tensor:
-    """The mean of what the dense model, BM25 and SPLADE say, (Q, P), each with the spread of the first. Together they rank
-    better than any of them, and BM25 keeps exact names from being forgotten."""
-    dense = (torch.from_numpy(batch.similarity) * sharpness).to(places.device)
-    told = [(asked * network.idf) @ network.saturation(places, fixed=True).T]
+def _teachers(network: TermNetwork, material: Material, batch: Batch, *, asked: Tensor, places: Tensor, plan: Plan) -> Tensor:
+    """The weighted mean of what the dense model, BM25 and SPLADE say, (Q, P), each with the spread of the first. Together they
+    rank better than any of them, and BM25 keeps exact names from being forgotten."""
+    dense = (torch.from_numpy(batch.similarity) * plan.dense_sharpness).to(places.device)
+    once = network.saturation(places, fixed=True) * network.first(places)
+    told = [matched(asked * network.idf, once, places)]
     if material.taught_passages is not None and material.taught_queries is not None:
         told.append((material.taught_queries.dense(batch.queries, folds=material.folds)
                      @ material.taught_passages.dense(batch.passages, folds=material.folds).T).to(places.device))
     spread = dense.std()
-    return torch.stack([dense, *(each * (spread / each.std().clamp(min=1e-6)) for each in told)]).mean(0)
+    said = plan.dense_teaches * dense
+    for each in told:
+        said = said + each * (spread / each.std().clamp(min=1e-6))
+    return said / (plan.dense_teaches + len(told))
 
 
 def _targets(material: Material, batch: Batch, *, size: int) -> Tensor:

@@ -34,9 +34,9 @@ def likelihood(logits: Tensor, targets: Tensor, *, counted: Tensor) -> Tensor:
     return (every * counted).sum(1).mean()
 
 
-def flops(weights: Tensor, idf: Tensor) -> Tensor:
-    """Sum over tokens of the squared mean weight, each over its idf. `weights`: (P, V); `idf`: (V,)."""
-    return (weights.mean(0).square() / idf.clamp(min=1.0)).sum()
+def flops(mean: Tensor, idf: Tensor) -> Tensor:
+    """Sum over tokens of the squared mean weight, each over its idf. Both (V,), `mean` over the passages of a batch."""
+    return (mean.square() / idf.clamp(min=1.0)).sum()
 
 
 def ramp(step: int, *, over: int) -> float:

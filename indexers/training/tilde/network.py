@@ -117,20 +117,36 @@ class TermNetwork(nn.Module):
 
     def matrix(self, encoded: Encoded, ids: Tensor) -> tuple[Tensor, Tensor]:
         """Weights of all tokens of the vocabulary, (P, V): of those the passages hold, and of those that are added."""
-        at = ids.clamp(min=0)
-        zeros = torch.zeros_like(encoded.logits)
-        held = zeros.scatter_reduce(1, at, encoded.tokens, "amax") * self.saturation(ids)
+        held = torch.zeros_like(encoded.logits).scatter_add(1, ids.clamp(min=0), self.placed(encoded.tokens, ids))
+        return held, self.added(encoded.logits, ids)
+
+    def placed(self, tokens: Tensor, ids: Tensor) -> Tensor:
+        """The weight of each token that a passage holds, at the first of its places, 0 at all others, (P, T). A table of all
+        tokens of the vocabulary says no more and takes a hundred times the room."""
+        best = tokens.unsqueeze(1).masked_fill(~self._alike(ids), 0.0).amax(2)
+        return best * self.saturation(ids) * self.first(ids)
+
+    def first(self, ids: Tensor) -> Tensor:
+        """Whether no earlier place of the passage holds the same token, (P, T)."""
+        alike = self._alike(ids)
+        return ~(alike & torch.ones_like(alike[0]).tril(-1)).any(2)
+
+    def added(self, logits: Tensor, ids: Tensor) -> Tensor:
+        """Weights of the tokens that expansion adds, (P, V)."""
         absent = self.addable & ~self.present(ids)
-        added = functional.softplus(self.steepness) * torch.relu(encoded.logits - self.cut) * absent
-        return held, added
+        return functional.softplus(self.steepness) * torch.relu(logits - self.cut) * absent
 
     def saturation(self, ids: Tensor, *, fixed: bool = False) -> Tensor:
-        """`term_weights.saturation` of every token, (P, V), 0 for those not held. `fixed`: with Lucene's k1 and b."""
+        """`term_weights.saturation` of the token at each place, (P, T), 0 where none is kept. `fixed`: with Lucene's k1 and b."""
         k1, b = (torch.tensor(1.2), torch.tensor(0.75)) if fixed else (functional.softplus(self.k1), torch.sigmoid(self.b))
-        kept = (self.kept[ids.clamp(min=0)] & (ids >= 0)).float()
-        times = torch.zeros((len(ids), len(self.words)), device=ids.device).scatter_add(1, ids.clamp(min=0), kept)
-        norm = 1 - b + b * kept.sum(1, keepdim=True) / self.mean_length
+        times = self._alike(ids).sum(2).float()
+        norm = 1 - b + b * (times > 0).sum(1, keepdim=True) / self.mean_length
         return times * (k1 + 1) / (times + k1 * norm)
+
+    def _alike(self, ids: Tensor) -> Tensor:
+        """Whether two places hold the same token, one that is kept, (P, T, T)."""
+        kept = self.kept[ids.clamp(min=0)] & (ids >= 0)
+        return (ids.unsqueeze(1) == ids.unsqueeze(2)) & kept.unsqueeze(1)
 
     def present(self, ids: Tensor) -> Tensor:
         """Which tokens each passage holds, (P, V)."""
@@ -138,9 +154,13 @@ class TermNetwork(nn.Module):
         return found.scatter(1, torch.where(ids >= 0, ids, len(self.words)), True)[:, :-1]
 
     def questions(self) -> Tensor:
-        """The weight of each token in questions, (V,); 0 for stop words."""
-        raised = self.from_words(self.words).squeeze(-1) + self.from_idf * self.idf + self.delta
-        return functional.softplus(raised) * self.kept
+        """The weight of each token in questions to the training passages, (V,); 0 for stop words."""
+        return functional.softplus(self.asked() + self.from_idf * self.idf) * self.kept
+
+    def asked(self) -> Tensor:
+        """What of that does not depend on idf, before the softplus, (V,)."""
+        found: Tensor = self.from_words(self.words).squeeze(-1) + self.delta
+        return found
 
     def exported(self, backbone: Backbone, *, scale: float, expanded: int, name: str = "") -> TermModel:
         """As numpy, for a file. `scale`: see `TermFacts`."""
@@ -149,19 +169,21 @@ class TermNetwork(nn.Module):
 
         facts = TermFacts(backbone.name, backbone.vocabulary, backbone.tap, backbone.heads, backbone.epsilon, backbone.activation,
                           scale, expanded, functional.softplus(self.steepness).item(), self.cut.item(),
-                          functional.softplus(self.k1).item(), torch.sigmoid(self.b).item(), self.mean_length)
+                          functional.softplus(self.k1).item(), torch.sigmoid(self.b).item(), self.mean_length, self.from_idf.item())
         expansion = {"dense.weight": self.dense.weight, "dense.bias": self.dense.bias, "norm.weight": self.norm.weight,
                      "norm.bias": self.norm.bias, "low.into": self.low_into, "low.out": self.low_out, "bias": self.prior}
         return TermModel(name, facts, {linear: array(self.layer[_flat(linear)]) for linear in backbone.layer},
                          array(self.weight.weight)[0], self.weight.bias.item(), {key: array(t) for key, t in expansion.items()},
-                         array(self.questions()), backbone.kept, backbone.addable, backbone.folds)
+                         array(self.asked()), array(self.idf), backbone.kept, backbone.addable, backbone.folds)
 
     def _encoded(self, hidden: Tensor, attendable: Tensor) -> Tensor:
         heads, epsilon, activation = self._facts
         size, length, width = hidden.shape
         query, key, value = (self._linear(hidden, f"attention.self.{part}").view(size, length, heads, -1).transpose(1, 2)
                              for part in ("query", "key", "value"))
-        mixed = functional.scaled_dot_product_attention(query, key, value, attn_mask=attendable[:, None, None, :])
+        # Written out: with a mask the library's own takes twice the time on a CPU in bf16.
+        likeness = query @ key.transpose(2, 3) * (width // heads) ** -0.5
+        mixed = likeness.masked_fill(~attendable[:, None, None, :], -1e9).softmax(-1).to(value.dtype) @ value
         joined = mixed.transpose(1, 2).reshape(size, length, width)
         attended = self._normed(self._linear(joined, "attention.output.dense") + hidden, "attention.output.LayerNorm", epsilon)
         raised = self._linear(attended, "intermediate.dense")
@@ -174,6 +196,11 @@ class TermNetwork(nn.Module):
     def _normed(self, hidden: Tensor, name: str, epsilon: float) -> Tensor:
         weight, bias = self.layer[_flat(f"{name}.weight")], self.layer[_flat(f"{name}.bias")]
         return functional.layer_norm(hidden, weight.shape, weight, bias, epsilon)
+
+
+def matched(wanted: Tensor, placed: Tensor, ids: Tensor) -> Tensor:
+    """Scores of passages for queries, (Q, P): `wanted` the weights of tokens in queries, (Q, V); `placed` and `ids` (P, T)."""
+    return (wanted[:, ids.clamp(min=0)] * placed).sum(-1)
 
 
 def _flat(name: str) -> str:

@@ -26,10 +26,11 @@ class Plan:
     warm_up: float = 0.1
     contrast_weight: float = 1.0
     divergence_weight: float = 1.0
-    likelihood_weight: float = 0.004
-    flops_weight: float = 3e-3
-    added_weight: float = 3e-2
+    likelihood_weight: float = 0.01
+    flops_weight: float = 1e-3
+    added_weight: float = 1e-3
     dense_sharpness: float = 20.0       # what its own training divided cosines by, .05
+    dense_teaches: float = 1.0          # how much the dense vectors say against each of the other teachers
     bf16: bool = False
 
 

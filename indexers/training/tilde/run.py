@@ -18,7 +18,7 @@ from indexers.training.tilde.card import History, card, plot
 from indexers.training.tilde.corpus import read
 from indexers.training.tilde.dev import Quality, Slice, dense_quality, quality, ranked_quality
 from indexers.training.tilde.export import export, fit_ranges, greatest_weight, sampled
-from indexers.training.tilde.loop import Tick, train
+from indexers.training.tilde.loop import CHECKPOINT, Tick, train
 from indexers.training.tilde.network import Floats, TermNetwork
 from indexers.training.tilde.plan import Plan, changed
 from indexers.training.tilde.prepare import Prepared
@@ -71,7 +71,7 @@ def _train(network: TermNetwork, material: Material, plan: Plan, *, slices: Sequ
     since: list[Tick] = []
     start = time.monotonic()
     network.to(options.device)
-    if not history.entries:     # where it starts: matching by idf
+    if not history.entries and not (out / CHECKPOINT).is_file():    # where it starts: matching by idf
         history.add(0, {}, {one.name: quality(network, one, device=options.device) for one in slices}, seconds=0.0)
         history.write(out / "history.json")
 
@@ -89,6 +89,10 @@ def _train(network: TermNetwork, material: Material, plan: Plan, *, slices: Sequ
             since.clear()
 
     train(network, material, plan, folder=out, device=options.device, every=options.every, on_tick=tick)
+    if not history.entries or history.entries[-1]["step"] != plan.steps:
+        history.add(plan.steps, {}, {one.name: quality(network, one, device=options.device) for one in slices},
+                    seconds=time.monotonic() - start)
+        history.write(out / "history.json")
 
 
 def _line(found: dict[str, tuple[Quality, Quality]]) -> str:
