@@ -55,7 +55,8 @@ def opened(dataset: Dataset, *, settings: Settings, open_collection: OpenCollect
 
 
 def collection_name(dataset: Dataset, settings: Settings) -> str:
-    key = hashlib.sha256(f"{dataset.corpus_digest} {settings.embedder} {settings.chunk_tokens}".encode()).hexdigest()[:12]
+    shaping = f"{dataset.corpus_digest} {settings.embedder} {settings.chunk_tokens} {settings.sparse}"
+    key = hashlib.sha256(shaping.encode()).hexdigest()[:12]
     readable = re.sub(r"[^A-Za-z0-9_-]+", "-", dataset.name).strip("-_")[:40]
     return f"{readable or 'data'}-{key}"
 

@@ -53,8 +53,8 @@ def run_(
     systems: Annotated[str, typer.Option(
         "--systems", metavar="A,B",
         help="What to compare. Ceilings: closed_book, gold, gold_sentences. Baselines: topk, topk_whole, topk_dense, topk_bm25, "
-             "topk_dense_whole, topk_bm25_whole, sentences, mmr, knapsack, adagres, carrot. Ours: greedy, thrift. Other programs: "
-             "llamaindex, haystack, txtai (pip install 'thriftrag[peers]').",
+             "topk_dense_whole, topk_bm25_whole, sentences, mmr, knapsack, adagres, carrot. Ours: greedy, lazy, beam, exact, "
+             "mcts, thrift. Other programs: llamaindex, haystack, txtai (pip install 'thriftrag[peers]').",
     )] = "closed_book,gold,topk,thrift",
     budgets: Annotated[str, typer.Option("--budgets", metavar="N,M", help="Context tokens to give them.")] = "128,256",
     limit: Limit = None,
