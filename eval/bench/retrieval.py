@@ -21,7 +21,7 @@ from eval.bench import Measurement, Options
 from eval.datasets import Dataset
 from eval.origins.judged import MEASURES, Judged, difference, judged, macro
 from eval.origins.opened import Opened, loaded, opened
-from eval.origins.ways import COMBINATIONS, RERANKED, SINGLE, ways
+from eval.origins.ways import COMBINATIONS, MODES, RERANKED, ways
 from rag.types import OnProgress, Progress
 from retrievers.fusion_weights import combination
 
@@ -100,7 +100,7 @@ def _macro(sets: Sequence[Mapping[str, Judged]], seed: int) -> Iterator[Measurem
             if at is not None:
                 means[way] = at[0]
                 yield Measurement(f"macro mean of {len(sets)} sets: {way}", at[0], measure, total, interval=at[1])
-        best = max((way for way in SINGLE if way in means and way != "splade"), key=means.__getitem__)
+        best = max((mode for mode in MODES if mode in means), key=means.__getitem__)
         plain = f"rrf of {combination(COMBINATIONS[0])}"
         pairs = [("sparse", "bm25"), ("sparse", "sparse without expansion"), ("sparse", "splade"), (RERANKED, "bm25")]
         pairs += [(way, other) for way in means if way.startswith(("rrf", "weighted")) for other in (best, plain) if way != other]

@@ -15,7 +15,8 @@ from retrievers.origins import foreign_script
 
 # The best chunks of a question, best first.
 Way = Callable[[Scored, int], Rows]
-SINGLE = ("bm25", "dense", "sparse", "sparse without expansion", "splade")
+MODES = ("bm25", "dense", "sparse")
+SINGLE = (*MODES, "sparse without expansion", "splade")
 COMBINATIONS = (("bm25", "dense"), ("dense", "sparse"), ("bm25", "dense", "sparse"))
 RERANKED = "bm25 re-ranked by sparse"
 # As in TILDEv2 (section 5): what BM25 finds first, by term weights.

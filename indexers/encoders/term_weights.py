@@ -223,11 +223,24 @@ def write(path: Path, model: TermModel, *, notes: Mapping[str, str]) -> None:
 
 
 def query_of(text: str, model: TermModel, *, tokenizer: EncoderTokenizer, statistics: Statistics | None = None) -> Query:
-    """Distinct tokens, ascending, with their weights (see `TermModel.weights`); a repeated token counts again. Both empty for a
-    question of stop words or of a script that the vocabulary does not spell out: answer it by another mode, and say so."""
-    ids = model.folds[np.asarray(tokenizer.encode([text])[0], np.int32)]
-    found, times = np.unique(ids[model.kept[ids]], return_counts=True)
+    """Distinct tokens, ascending, with their weights (see `TermModel.weights`); a repeated token counts again, a piece of a word
+    less (`_shares`). Both empty for a question of stop words or of a script that the vocabulary does not spell out: answer it by
+    another mode, and say so."""
+    ids = np.asarray(tokenizer.encode([text])[0], np.int32)
+    kept = model.kept[ids]
+    found, where = np.unique(model.folds[ids[kept]], return_inverse=True)
+    times = np.zeros(len(found), np.float32)
+    np.add.at(times, where, _shares(kept, tokenizer.continues(ids.tolist())))
     return found, (model.weights(found, statistics=statistics) * times).astype(np.float32)
+
+
+def _shares(kept: Mask, continues: Mask) -> Floats:
+    """How often each kept token of a question counts: once, but 1 / sqrt(k) as one of k pieces of a word. If it counted as often as
+    it has pieces a name would outweigh everything else in the question, and fragments of other names would match it."""
+    word = np.cumsum(~continues)
+    pieces = np.bincount(word[kept], minlength=len(word) + 1)
+    found: Floats = (1 / np.sqrt(pieces[word[kept]])).astype(np.float32)
+    return found
 
 
 def saturation(times: Floats, length: float, *, facts: TermFacts) -> Floats:

@@ -6,6 +6,9 @@ import re
 from collections.abc import Sequence
 from pathlib import Path
 
+import numpy as np
+from numpy.typing import NDArray
+
 from rag.errors import ModelCorrupt
 
 _SURROGATE = re.compile("[\ud800-\udfff]")
@@ -45,6 +48,11 @@ class EncoderTokenizer:
     def encode(self, texts: Sequence[str]) -> list[list[int]]:
         """Token ids of each text, special tokens included, at most `max_tokens`."""
         return [row.ids for row in self._cut.encode_batch_fast([valid(text) for text in texts])]
+
+
+    def continues(self, ids: Sequence[int]) -> NDArray[np.bool_]:
+        """Whether each of these tokens of a WordPiece vocabulary goes on with the word before it."""
+        return np.asarray([(self._whole.id_to_token(token) or "").startswith("##") for token in ids], bool)
 
 
 def valid(text: str) -> str:

@@ -205,6 +205,21 @@ def test_a_question_is_its_tokens_with_the_tables_weights(made: tuple[Path, Back
         assert (len(ids), len(weights)) == (0, 0)
 
 
+def test_pieces_of_a_word_share_its_weight(made: tuple[Path, Backbone, TermNetwork, Path], model: TermModel) -> None:
+    tokenizer = EncoderTokenizer.from_file(made[0] / "tokenizer.json", max_tokens=48)
+    ids, weights = query_of("bc years ebb", model, tokenizer=tokenizer)
+    pieces = tokenizer.encode(["bc years ebb"])[0]
+    assert tokenizer.continues(pieces).sum() >= 3, "the test's words are no longer cut into pieces"
+    asked: dict[int, float] = {}
+    for word in ("bc", "years", "ebb"):
+        kept = [int(piece) for piece in tokenizer.encode([word])[0] if model.kept[piece]]
+        for piece in kept:
+            at = int(model.folds[piece])
+            one = math.log1p(math.exp(float(model.asked[at]) + model.facts.from_idf * float(model.idf[at])))
+            asked[at] = asked.get(at, 0.0) + one / math.sqrt(len(kept))
+    assert dict(zip(ids.tolist(), weights.tolist(), strict=True)) == pytest.approx(asked)
+
+
 def test_what_was_written_is_read_and_is_small(made: tuple[Path, Backbone, TermNetwork, Path], model: TermModel) -> None:
     _, base, network, path = made
     again = read(path, encoder=base.name, vocabulary=base.vocabulary)
