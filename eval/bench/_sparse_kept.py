@@ -30,7 +30,7 @@ def kept(sets: Sequence[Terms], model: TermModel, *, scratch: Path) -> Iterator[
     folder.mkdir()
     sparse.write(folder, each(passages), vocabulary=model.size, scale=model.facts.scale)
     size = tree_bytes(folder) / passages.size
-    whole = model.pieces * HALF_BYTES
+    whole = model.size * HALF_BYTES
     yield Measurement(f"{name}: on disk", size, "bytes/passage", passages.size)
     yield Measurement(f"full-vocabulary TILDE, {passages.size:,} real passages: on disk", whole, "bytes/passage", passages.size,
                       whole / size, f"{name}: on disk")

@@ -59,11 +59,9 @@ Ask = Callable[[Query], object]
 
 @dataclass(frozen=True, slots=True)
 class Model:
-    """What an index must know of its term weights. `pieces`: tokens of the encoder's vocabulary, which TILDE stores each of;
-    `vocabulary`: those and the numbers of words that are spelt of several."""
+    """What an index must know of its term weights."""
 
     vocabulary: int
-    pieces: int
     scale: float
 
 
@@ -88,8 +86,8 @@ def run(options: Options, *, on_progress: OnProgress) -> list[Measurement]:
     rng = np.random.default_rng(options.seed)
     every = joined([each.passages for each in weighted])
     passages = Grown(every, vocabulary=weighing.terms.size, seed=options.seed)
-    model = Model(weighing.terms.size, weighing.terms.pieces, weighing.terms.facts.scale)
-    rows += at_sizes(passages, model, _queries(weighted, rng), options, on_progress=on_progress)
+    rows += at_sizes(passages, Model(weighing.terms.size, weighing.terms.facts.scale), _queries(weighted, rng), options,
+                     on_progress=on_progress)
     texts = [text for each in sets for text in each.texts]
     documents = [passage for dataset in data for passage in dataset.passages if passage.text.strip()]
     rows += costs(weighing, origins.plain(), [texts[at] for at in rng.permutation(len(texts))[:_COST_TEXTS]],
@@ -135,7 +133,7 @@ class _At:
     def all(self, passages: Grown) -> None:
         parts = self._built(passages)
         whole = self._merged(parts)
-        self._add("full-vocabulary TILDE", "on disk", self._model.pieces * HALF_BYTES, "bytes/passage", self._size)
+        self._add("full-vocabulary TILDE", "on disk", self._model.vocabulary * HALF_BYTES, "bytes/passage", self._size)
         times = [timing.seconds(lambda: SparseIndex(whole.path.parent)) for _ in range(_TIMES)]
         self._add("index", "open", timing.p50(times), "ms", len(times))
         some = self._rng.random(self._size) < _FILTERED

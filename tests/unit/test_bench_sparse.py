@@ -30,8 +30,8 @@ def test_pruned_search_is_measured_beside_the_exhaustive_one(settings: Settings,
     passages = bags([each for each in sparse_fakes.made(rng, 250, vocabulary=VOCABULARY) if len(each[0])])
     queries = [each for each in sparse_fakes.made(rng, 20, vocabulary=VOCABULARY) if len(each[0])]
     options = Options(settings, tmp_path / "scratch", sizes=(300, 900), plots=tmp_path / "plots")
-    model = sparse.Model(VOCABULARY, VOCABULARY // 2, SCALE)
-    found = sparse.at_sizes(Grown(passages, vocabulary=VOCABULARY, seed=3), model, queries, options, on_progress=no_progress)
+    found = sparse.at_sizes(Grown(passages, vocabulary=VOCABULARY, seed=3), sparse.Model(VOCABULARY, SCALE), queries, options,
+                            on_progress=no_progress)
     rows = {row.name: row for row in found}
     assert all(row.value > 0 for name, row in rows.items() if "above the scale" not in name)
     for size in (300, 900):
@@ -42,7 +42,7 @@ def test_pruned_search_is_measured_beside_the_exhaustive_one(settings: Settings,
         for name in ("build", "merge of 4 segments", "open", "on disk"):
             assert f"index, {size} passages: {name}" in rows
         whole = rows[f"full-vocabulary TILDE, {size} passages: on disk"]
-        assert (whole.value, whole.ratio_to) == (VOCABULARY, f"index, {size} passages: on disk")
+        assert (whole.value, whole.ratio_to) == (2 * VOCABULARY, f"index, {size} passages: on disk")
         assert rows[f"pruned, {size} passages: overlap@10 of eight bits with floats"].value > 0.9
     assert "pruned, 900 passages: re-rank 900, p50" in rows
     assert rows["first search of a process, compiling"].value > rows["first search of a process, compiled before"].value
@@ -75,7 +75,7 @@ def test_what_is_kept_is_told_for_all_sets_together(settings: Settings, tmp_path
     assert values["postings"].value == sum(len(each.passages.tokens) for each in sets) / 80
     assert values["postings by expansion"].value == sum(int((~each.own).sum()) for each in sets) / 80
     whole = next(row for row in rows if row.name.startswith("full-vocabulary"))
-    assert (whole.value, whole.ratio) == (2 * model.terms.pieces, pytest.approx(2 * model.terms.pieces / values["on disk"].value))
+    assert (whole.value, whole.ratio) == (2 * model.terms.size, pytest.approx(2 * model.terms.size / values["on disk"].value))
     assert values["overlap@10 of eight bits with floats"].n <= 18
 
 

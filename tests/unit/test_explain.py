@@ -116,7 +116,7 @@ def test_a_question_without_terms_has_none_to_explain() -> None:
 
 @pytest.mark.parametrize(("mode", "told"), [("dense", "dense"), ("bm25", "bm25"), ("hybrid", "dense and bm25")])
 def test_a_mode_without_terms_says_so(kb: ThriftRAG, mode: str, told: str) -> None:
-    found = kb.find("otter water", mode=mode, explain=True)
+    found = kb.find("otter water", mode=mode, explain=True, changes={"origins": "dense,bm25"})
     assert found.hits
     assert all(hit.explain is None for hit in found.hits)
     [note] = found.notes
@@ -149,5 +149,5 @@ def test_the_trace_explains_the_passages_that_were_chosen(kb: ThriftRAG) -> None
     told = {row["chunk_id"].split(":")[0]: {match["term"]: match["from"] for match in row["terms"]} for row in passages}
     assert told["otters"] == {"animal": "expansion", "sleeps": "passage", "water": "passage", "which": "nothing"}
     json.dumps(answer.to_dict())
-    plain = kb.ask("Which animal sleeps in water?")
+    plain = kb.ask("Which animal sleeps in water?", changes={"origins": "dense,bm25"})
     assert all("terms" not in step.facts for step in plain.trace)

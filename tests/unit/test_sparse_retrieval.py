@@ -95,7 +95,7 @@ def test_an_added_word_is_found_by_sparse_search_alone(kb: ThriftRAG) -> None:
 
 @pytest.mark.parametrize("query", QUERIES)
 def test_hybrid_fuses_the_ranks_of_all_its_origins(searcher: Searcher, query: str) -> None:
-    chosen = overridden(searcher._settings, {"origins": "dense,bm25,sparse"})
+    chosen = overridden(searcher._settings, {"origins": "dense,bm25,sparse", "fusion": "rrf"})
     found = searcher.find(query, mode="hybrid", k=2, settings=chosen)
     assert found.plan.origins == ("dense", "bm25", "sparse")
     modes: tuple[Mode, ...] = ("dense", "bm25", "sparse")
@@ -244,9 +244,9 @@ def test_what_hybrid_fuses_may_differ_from_question_to_question(kb: ThriftRAG) -
         answer = kb.ask("Which animal eats watermelon in the river?", changes=changes)
         return next(dict(step.facts) for step in answer.trace if step.stage == "retrieve")
 
-    assert (retrieve()["origins"], retrieve()["fusion"]) == (["dense", "bm25"], "rrf")
-    facts = retrieve(origins="sparse,dense", fusion="weighted")
-    assert (facts["mode"], facts["origins"], facts["fusion"]) == ("hybrid", ["dense", "sparse"], "weighted")
+    assert (retrieve()["origins"], retrieve()["fusion"]) == (["dense", "bm25", "sparse"], "weighted")
+    facts = retrieve(origins="sparse,dense", fusion="rrf")
+    assert (facts["mode"], facts["origins"], facts["fusion"]) == ("hybrid", ["dense", "sparse"], "rrf")
     facts = retrieve(mode="sparse")
     assert (facts["mode"], facts["origins"]) == ("sparse", ["sparse"])
     assert not {"fusion", "notes"} & set(facts)
