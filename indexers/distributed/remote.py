@@ -39,6 +39,9 @@ class Opened:
     max_tokens: int
     terms: str = ""             # name of the term weights, "" for none
 
+    def __str__(self) -> str:
+        return f"{self.name} with {self.dimension} dimensions" + (f" and term weights {self.terms}" if self.terms else "")
+
 
 class EncodingActor:
     """One encoder on one node, loaded once. `open` may be called again after it has failed."""
