@@ -101,8 +101,8 @@ class Settings:
 
     mode: str = _setting("hybrid", "retrieval for ask: dense (by meaning), bm25 (by words), sparse (by weighted terms), or hybrid, "
                          "which fuses the `origins`", answers=True, query=True)
-    origins: str = _setting("dense,bm25,sparse", "what hybrid fuses, separated by commas: dense, bm25, sparse; a collection without "
-                            "term weights leaves sparse out", answers=True, query=True)
+    origins: str = _setting("dense,bm25,sparse", "what hybrid fuses, separated by commas: dense, bm25, sparse; collections without "
+                            "term weights leave sparse out", answers=True, query=True)
     fusion: str = _setting("weighted", "how hybrid fuses: weighted (by score, with fitted weights) or rrf (by rank)", answers=True,
                            query=True)
     candidates: int = _setting(24, "candidates handed to the selector", low=1, high=5000, answers=True, query=True)

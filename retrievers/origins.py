@@ -22,6 +22,7 @@ ORIGINS = ("dense", "bm25", "sparse")
 _BY = {"dense": "by meaning (dense)", "bm25": "by words (bm25)"}
 # Less modifiers, which belong to no script.
 _LETTERS = frozenset({"Lu", "Ll", "Lt", "Lo"})
+_LATIN = "Latin script"
 _SCRIPTS = {"CJK": "Chinese characters", "HIRAGANA": "Japanese script", "KATAKANA": "Japanese script"}
 
 
@@ -38,8 +39,8 @@ class Plan:
 def planned(question: str, *, mode: Mode, origins: Sequence[str], snapshot: Snapshot, encoder: Encoder) -> Plan:
     """The plan for one question. `origins`: what hybrid fuses; those that the collection lacks are left out of it.
 
-    A query without any term is searched by meaning where its words are stop words, by words where its script is not Latin;
-    hybrid goes on with its other origins.
+    A query without any term is searched by meaning where its words are stop words, by words where its script, or that of most of
+    its letters, is not Latin; hybrid goes on with its other origins.
 
     Raises:
         SnapshotMismatch: only sparse search is left to ask, and the collection holds no term weights, or the encoder gives none,
@@ -61,7 +62,7 @@ def planned(question: str, *, mode: Mode, origins: Sequence[str], snapshot: Snap
         return Plan(others, notes=(f"{error.message} Sparse search was left out. {error.hint}",))
     terms = weighing.query(question, statistics=snapshot.statistics)
     foreign = foreign_script(question)
-    if len(terms[0]):
+    if readable(question, terms):
         missed = f"Term weights do not cover {foreign}: sparse search read only the rest of the query."
         return Plan(wanted, terms, (missed,) if foreign and not others else ())
     why = (f"Term weights do not cover {foreign}, in which the query is written" if foreign
@@ -99,13 +100,24 @@ def _lacking(snapshot: Snapshot, encoder: Encoder) -> SnapshotMismatch:
                             code="no_term_weights")
 
 
+def readable(question: str, terms: Query) -> bool:
+    """Whether term weights can stand for a question: it has a term, and at least half of its letters are Latin. A name in Latin
+    script among Chinese would otherwise be all that is searched."""
+    scripts = [_script(letter) for letter in question]
+    latin, foreign = scripts.count(_LATIN), sum(script not in ("", _LATIN) for script in scripts)
+    return len(terms[0]) > 0 and latin >= foreign
+
+
 def foreign_script(text: str) -> str:
     """The script of the first letter that is not Latin, as users call it; empty if all are."""
-    for letter in text:
-        # Compatibility forms, such as full-width letters, are what they stand for.
-        plain = unicodedata.normalize("NFKC", letter)[0]
-        if unicodedata.category(plain) in _LETTERS:
-            name = unicodedata.name(plain, "UNKNOWN")
-            if not name.startswith("LATIN "):
-                return _SCRIPTS.get(name.split()[0], f"{name.split()[0].title()} script")
-    return ""
+    return next((script for letter in text if (script := _script(letter)) not in ("", _LATIN)), "")
+
+
+def _script(letter: str) -> str:
+    """As users call it; empty for what is no letter."""
+    # Compatibility forms, such as full-width letters, are what they stand for.
+    plain = unicodedata.normalize("NFKC", letter)[0]
+    if unicodedata.category(plain) not in _LETTERS:
+        return ""
+    name = unicodedata.name(plain, "UNKNOWN").split()[0]
+    return _LATIN if name == "LATIN" else _SCRIPTS.get(name, f"{name.title()} script")

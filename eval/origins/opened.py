@@ -22,6 +22,7 @@ from rag.errors import ConfigError, InputError
 from rag.models import ModelCache, resolve
 from rag.settings import Settings
 from rag.types import OnProgress, no_progress
+from retrievers.origins import readable
 
 if TYPE_CHECKING:
     from indexers.encoders.openvino import OpenVinoEncoder
@@ -75,7 +76,7 @@ class Opened:
         scale = weighing.terms.facts.scale
         by_origin: Mapping[str, Bags] = {"sparse": found.passages, "sparse without expansion": found.passages.only(found.own)}
         return ({origin: products(found.queries, each.in_eight_bits(scale=scale)) for origin, each in by_origin.items()},
-                found.queries.counts == 0)
+                np.asarray([not readable(text, found.queries.of(at)) for at, text in enumerate(chunks.asked)], bool))
 
     def _splade(self, model: Splade, texts: tuple[str, ...] | list[str], digest: str, note: str) -> Bags:
         return encoded.splade(model, texts, digest, kept=self.kept, note=note, on_progress=self.on_progress)

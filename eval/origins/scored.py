@@ -24,7 +24,7 @@ DEPTH = 100
 @dataclass(frozen=True, slots=True, eq=False)
 class Scored:
     """`by_origin`: (questions, chunks) for each; below or at `floors` of it a chunk was not found (dense finds every chunk).
-    `without_terms`: questions that term weights have nothing for."""
+    `without_terms`: questions that term weights cannot stand for: see `retrievers.origins.readable`."""
 
     chunks: Chunked
     by_origin: Mapping[str, Scores]

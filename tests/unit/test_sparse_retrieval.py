@@ -186,6 +186,9 @@ def test_a_query_in_two_scripts_is_searched_by_what_is_readable(kb: ThriftRAG) -
     assert {hit.chunk.doc_id.split("-")[0] for hit in found.hits} == {"otter"}
     assert found.notes == ("Term weights do not cover Cyrillic script: sparse search read only the rest of the query.",)
     assert kb.find("otter Выдра", changes={"origins": "dense,bm25,sparse"}).notes == ()
+    mostly = kb.find("где живёт otter в реке", mode="sparse")
+    assert (mostly.origins, len(mostly.notes)) == (("bm25",), 1)
+    assert kb.find("где живёт otter в реке").origins == ("dense", "bm25")
 
 
 @pytest.mark.parametrize("query", ["naïve otter", "otter Ｏtter ﬁsh", "otter’s 10 µm", "3ª otter"])
