@@ -77,7 +77,8 @@ def search(
     from rag.cli import render
 
     console = terminal.console(sys.stdout)
-    for note in found.notes:
+    # Who did not ask for one way of searching in particular need not be told each time that another was taken.
+    for note in found.notes if chosen != "hybrid" or changes or explain else ():
         console.print(render.note(note))
     if found.hits:
         console.print(render.hits(found.hits, explain=explain))

@@ -263,10 +263,12 @@ def test_search_fuses_what_is_asked_for(cli: Cli) -> None:
 
 def test_search_says_where_it_searched_otherwise(cli: Cli) -> None:
     cli.kb.notes = ("It was searched[2J by meaning (dense) instead.",)
-    assert "Note: It was searched[2J by meaning (dense) instead." in cli.run("search", "x").out
+    assert "Note: It was searched[2J by meaning (dense) instead." in cli.run("search", "x", "--mode", "sparse").out
     assert cli.run("search", "x", "--json").json["notes"] == list(cli.kb.notes)
     cli.kb.hits = []
-    assert "Note: It was searched" in cli.run("search", "x").out
+    assert "Note: It was searched" in cli.run("search", "x", "--mode", "sparse").out
+    assert "Note: It was searched" in cli.run("search", "x", "--explain").out
+    assert "Note:" not in cli.run("search", "x").out
 
 
 def test_search_without_hits_is_no_failure(cli: Cli) -> None:
