@@ -8,8 +8,8 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
-from indexers.sparse_compiled import compiled
 from indexers.sparse_file import GROUP, RANGE, Section
+from rag.compiled import compiled
 
 _Lists = tuple[NDArray[np.int32], NDArray[np.int32], NDArray[np.int32], NDArray[np.uint8], NDArray[np.int16], NDArray[np.uint8]]
 _Passages = tuple[NDArray[np.int64], NDArray[np.int32], NDArray[np.uint8], bool]

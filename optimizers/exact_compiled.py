@@ -6,11 +6,11 @@ import math
 
 import numpy as np
 
-from indexers.sparse_compiled import compiled
 from optimizers.exact import DEPTH, DONE, NODES, STEPS, State
 from optimizers.packed import GAP_TOKENS, Ints
 from optimizers.utility import Prepared
 from optimizers.utility_compiled import added_benefit, added_tokens, include
+from rag.compiled import compiled
 
 _EQUAL = 1e-12
 

@@ -7,9 +7,9 @@ from __future__ import annotations
 
 import numpy as np
 
-from indexers.sparse_compiled import compiled
 from optimizers.packed import GAP_TOKENS, Floats, Ints
 from optimizers.utility import NEVER, Prepared
+from rag.compiled import compiled
 
 
 @compiled

@@ -11,8 +11,8 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
-from indexers.sparse_compiled import compiled
 from indexers.sparse_file import FIRST, GROUP, IMPACTS, LISTS, PEAKS, POSITIONS, POSTINGS, RANGE, STARTS, TOKENS
+from rag.compiled import compiled
 
 _Bytes = NDArray[np.uint8]
 _Shorts = NDArray[np.int16]

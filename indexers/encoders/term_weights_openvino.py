@@ -10,10 +10,10 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import NDArray
 
-from indexers.encoders import Vectors, int8, term_weights
+from indexers.encoders import Padding, Vectors, int8, term_weights
 from indexers.encoders.bert import IR
 from indexers.encoders.int8 import Site
-from indexers.encoders.openvino import OpenVinoEncoder, described, padding, precision_of
+from indexers.encoders.openvino import OpenVinoEncoder, described, precision_of
 from indexers.encoders.term_weights import TermModel, impacts_of, query_of
 from indexers.encoders.term_weights_graph import SITES, extend
 from indexers.encoders.term_weights_tokens import read_vocabulary, vocabulary_digest
@@ -71,7 +71,7 @@ class OpenVinoTermWeights(OpenVinoEncoder):
                                        threads=self._threads)
         vectors, found = self._branch.both(texts, on_batch=on_batch)
         with self._lock:
-            self.padding += padding([min(length, self.max_tokens) for length in self.count(texts)], limit=self.max_tokens)
+            self.padding += self._branch.drained()
         return vectors, found
 
     def query(self, text: str, *, statistics: Statistics | None = None) -> Query:
@@ -98,6 +98,12 @@ class _Branch(OpenVinoEncoder):
                 found[index] = impacts
 
         return self._encoded(texts, on_batch=on_batch, also=keep), found
+
+    def drained(self) -> Padding:
+        """What was computed since this was last asked."""
+        with self._lock:
+            found, self.padding = self.padding, Padding()
+        return found
 
     def _impacts(self, request: InferRequest, rows: Sequence[Sequence[int]]) -> list[Impacts]:
         weights: NDArray[np.float32] = request.get_tensor("term_weights").data

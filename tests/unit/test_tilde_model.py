@@ -159,6 +159,17 @@ def test_the_order_and_the_company_of_texts_do_not_matter(encoder: OpenVinoTermW
     assert (vectors.shape, impacts) == ((0, encoder.dimension), [])
 
 
+def test_padding_is_counted_once_whichever_graph_computes(made: tuple[Path, Backbone, TermNetwork, Path]) -> None:
+    folder, _, _, path = made
+    one, other = (OpenVinoTermWeights(folder, weights=path, precision="f32") for _ in range(2))
+    one.encode(TEXTS)
+    other.encode_with_terms(TEXTS)
+    assert other.padding == one.padding
+    other.encode_with_terms(TEXTS)
+    assert other.padding == one.padding + one.padding
+    assert one.padding.tokens > 0
+
+
 def test_odd_texts_have_few_or_no_terms_and_raise_nothing(encoder: OpenVinoTermWeights) -> None:
     _, impacts = encoder.encode_with_terms(ODD)
     added = set(np.flatnonzero(encoder.terms.addable).tolist())
