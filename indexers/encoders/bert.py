@@ -84,7 +84,7 @@ def build(config: Mapping[str, Any], weights: Weights, *, description: Descripti
         ModelCorrupt: a tensor that the configuration calls for is missing.
     """
     openvino = import_openvino()
-    ops = _Ops(weights, epsilon=float(config["layer_norm_eps"]), activation=_GELU[config["hidden_act"]])
+    ops = BertOps(weights, epsilon=float(config["layer_norm_eps"]), activation=_GELU[config["hidden_act"]])
     ids, mask = ops.input("input_ids"), ops.input("attention_mask")
     attendable = ops.opset.convert(mask, "f32")
     # Large enough to vanish in the softmax, small enough for every float type.
@@ -118,8 +118,8 @@ def pooled(hidden: Node, attendable: Node, *, pooling: Pooling, normalise: bool)
     return sentence
 
 
-class _Ops:
-    """Graph pieces over one set of weights."""
+class BertOps:
+    """Graph pieces over one set of weights. Layers alone need of the embeddings no more than `embeddings.LayerNorm.weight`."""
 
     def __init__(self, weights: Weights, *, epsilon: float, activation: str) -> None:
         from openvino import opset13

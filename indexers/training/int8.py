@@ -8,11 +8,13 @@ with three strengths. No gradient, no labels; 150 passages and 100 questions, ab
 from __future__ import annotations
 
 import argparse
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from itertools import product
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
+from numpy.typing import NDArray
 
 from indexers.encoders.bert import IR
 from indexers.encoders.int8 import LEVELS, Floats, Site, integer_weight, linear_groups, weight, write
@@ -20,6 +22,10 @@ from indexers.encoders.openvino import OpenVinoEncoder
 from indexers.encoders.tokenizing import EncoderTokenizer
 from rag.models.runtime import core
 
+if TYPE_CHECKING:
+    from openvino import Model
+
+Feed = Mapping[str, NDArray[np.generic]]
 PASSAGES, QUESTIONS = 150, 100
 _ODD = ("", "a", "?!", "量子 猫 保修期", "🙂 " * 20, "1234567890 " * 20, "the " * 300, "Łódź ½ № ∑ → " * 10, "a\nb\tc " * 10)
 _TOKENS_KEPT = 24               # of each text, for the errors; extremes are taken over all
@@ -31,37 +37,47 @@ _LOPSIDED = 0.2
 
 
 def fit(folder: Path, texts: Sequence[str], *, seed: int = 13) -> list[Site]:
-    """One site for each group of linear layers, in order of execution. Odd texts join the sample: what no passage reaches,
-    an emoji or an empty text may."""
-    groups = linear_groups(core().read_model(folder / IR))
-    matrices = [np.concatenate([weight(layer) for layer in group]) for group in groups]
-    inputs, extremes = _collected(folder, [*texts, *_ODD], seed=seed)
+    """One site for each group of linear layers of the encoder in `folder`, in order of execution. Odd texts join the sample: what
+    no passage reaches, an emoji or an empty text may."""
+    limit = OpenVinoEncoder(folder, precision="f32").max_tokens
+    tokenizer = EncoderTokenizer.from_file(folder / "tokenizer.json", max_tokens=limit)
+    model = core().read_model(folder / IR)
+    names = {port.any_name for port in model.inputs}
+
+    def feeds() -> Iterator[Feed]:
+        for row in tokenizer.encode([*texts, *_ODD]):
+            ids = np.array([row], np.int64)
+            feed = {"input_ids": ids, "attention_mask": np.ones_like(ids), "token_type_ids": np.zeros_like(ids)}
+            yield {name: array for name, array in feed.items() if name in names}
+
+    return fit_graph(model, feeds(), seed=seed)
+
+
+def fit_graph(model: Model, feeds: Iterable[Feed], *, seed: int) -> list[Site]:
+    """The same for any graph of ours over these inputs, each of one text."""
+    matrices = [np.concatenate([weight(layer) for layer in group]) for group in linear_groups(model)]
+    inputs, extremes = _collected(model, feeds, seed=seed)
     return [_best(*fitted) for fitted in zip(inputs, extremes, matrices, strict=True)]
 
 
-def _collected(folder: Path, texts: Sequence[str], *, seed: int) -> tuple[list[Floats], list[Floats]]:
+def _collected(model: Model, feeds: Iterable[Feed], *, seed: int) -> tuple[list[Floats], list[Floats]]:
     """What enters each site: some tokens of each text, (tokens, channels), and the extremes of all, (2, channels)."""
     import openvino
     from openvino import opset13 as opset
 
-    model = core().read_model(folder / IR)
     sources = [group[0].input_value(0) for group in linear_groups(model)]
     tapped = openvino.Model([opset.result(source) for source in sources], model.get_parameters(), "tapped")
     compiled = core().compile_model(tapped, "CPU", {"INFERENCE_PRECISION_HINT": "f32"})
-    limit = OpenVinoEncoder(folder, precision="f32").max_tokens
-    tokenizer = EncoderTokenizer.from_file(folder / "tokenizer.json", max_tokens=limit)
     rng = np.random.default_rng(seed)
     kept: list[list[Floats]] = [[] for _ in sources]
     extremes: list[list[Floats]] = [[] for _ in sources]
-    for row in tokenizer.encode(texts):
-        ids = np.array([row], np.int64)
-        feed = {"input_ids": ids, "attention_mask": np.ones_like(ids), "token_type_ids": np.zeros_like(ids)}
-        found = compiled({port.any_name: feed[port.any_name] for port in compiled.inputs})
-        chosen = np.unique([0, *rng.permutation(len(row))[:_TOKENS_KEPT]])
-        for i in range(len(sources)):
-            entering = found[i].reshape(len(row), -1)
-            kept[i].append(entering[chosen].copy())
-            extremes[i].append(np.stack([entering.min(0), entering.max(0)]))
+    for feed in feeds:
+        found = compiled(feed)
+        entering = [found[i].reshape(-1, found[i].shape[-1]) for i in range(len(sources))]
+        chosen = np.unique([0, *rng.permutation(len(entering[0]))[:_TOKENS_KEPT]])
+        for i, each in enumerate(entering):
+            kept[i].append(each[chosen].copy())
+            extremes[i].append(np.stack([each.min(0), each.max(0)]))
     spans = [np.stack([np.min([e[0] for e in each], axis=0), np.max([e[1] for e in each], axis=0)]) for each in extremes]
     return [np.concatenate(each) for each in kept], spans
 

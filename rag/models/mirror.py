@@ -100,7 +100,8 @@ def _watch(running: dict[Future[None], MirrorPackage], wheels: Path) -> Iterator
 
 def _download_one(package: MirrorPackage, wheels: Path, *, python: str, stop: threading.Event) -> None:
     """One wheel into its place under `wheels`, in a folder of its own until it is known to be right."""
-    private = make_folder(wheels / f"pip-{uuid.uuid4().hex}")
+    # Absolute, because pip runs inside it.
+    private = make_folder((wheels / f"pip-{uuid.uuid4().hex}").absolute())
     try:
         out, scratch = make_folder(private / "out"), make_folder(private / "tmp")
         # No cache: pip would keep a second copy of a gigabyte that is stored here already.

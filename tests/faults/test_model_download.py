@@ -413,6 +413,15 @@ def test_wheels_of_the_wrong_content_are_refused(tmp_path: Path, index: Path) ->
         blob_cache(tmp_path / "b", blob_entry((short,))).pull(BLOB, source="mirror")
 
 
+def test_a_folder_named_relatively_is_found_by_pip(tmp_path: Path, index: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    package = make_wheel(index, "blob-any", members={"blob/small.json": SMALL, "blob_any/part1.bin": LARGE})
+    monkeypatch.chdir(tmp_path)
+    out = Path("out")
+    out.mkdir()
+    fetch_from_mirror(blob_entry((package,)), out, wheels=Path("wheels"), on_progress=no_progress)
+    assert sorted(path.name for path in out.rglob("*") if path.is_file()) == ["large.bin", "small.json"]
+
+
 def test_names_inside_a_wheel_decide_nothing(tmp_path: Path, index: Path) -> None:
     package = make_wheel(index, "blob-evil", members={
         "blob/small.json": SMALL, "x/part1.bin": LARGE, "../../../escaped.txt": b"x",

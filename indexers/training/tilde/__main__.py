@@ -8,16 +8,11 @@ another --out. Needs the extra `torch`, and `plots` for the curves.
 from __future__ import annotations
 
 import argparse
-import shlex
 import sys
-import time
-from collections.abc import Sequence
 from pathlib import Path
 
+from indexers.training.telling import as_command, telling
 from rag.errors import RagError
-from rag.types import OnProgress, Progress
-
-_EVERY_S = 20.0
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -31,9 +26,9 @@ def main(arguments: list[str] | None = None) -> int:
         return 2
     if options.threads:
         torch.set_num_threads(options.threads)
-    command = _command(sys.argv[1:] if arguments is None else arguments)
+    command = as_command("indexers.training.tilde", sys.argv[1:] if arguments is None else arguments)
     try:
-        run(options, command=command, on_progress=_telling())
+        run(options, command=command, on_progress=telling())
     except RagError as error:
         print(error, file=sys.stderr)
         return 1
@@ -63,25 +58,6 @@ def _parser() -> argparse.ArgumentParser:
     add("--limit", type=int, default=None, help="passages of each data set at most, for a trial")
     add("--set", nargs="*", default=[], metavar="NAME=VALUE", help="a field of the plan: see indexers/training/tilde/plan.py")
     return parser
-
-
-def _command(arguments: Sequence[str]) -> str:
-    """As it can be run elsewhere: of paths only the names are kept."""
-    named = [Path(each).name if "/" in each else each for each in arguments]
-    return shlex.join(["python", "-m", "indexers.training.tilde", *named])
-
-
-def _telling() -> OnProgress:
-    last: dict[str, float] = {}
-
-    def tell(progress: Progress) -> None:
-        now = time.monotonic()
-        if progress.note or progress.done == progress.total or now - last.get(progress.stage, 0.0) > _EVERY_S:
-            last[progress.stage] = now
-            print(f"{progress.stage} {progress.done}/{progress.total} {progress.unit} {progress.note}".rstrip(), file=sys.stderr,
-                  flush=True)
-
-    return tell
 
 
 if __name__ == "__main__":

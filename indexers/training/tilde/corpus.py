@@ -68,7 +68,11 @@ def read(folders: Sequence[Path], *, seed: int, held_share: float = 0.03, made: 
     Raises:
         InputError: a folder is no data set, or two have the same name.
     """
-    data = [_shortened(load(folder), limit) for folder in folders]
+    return combined([_shortened(load(folder), limit) for folder in folders], seed=seed, held_share=held_share, made=made, most=most)
+
+
+def combined(data: Sequence[Dataset], *, seed: int, most: int, held_share: float = 0.03, made: int = 2) -> Corpus:
+    """These data sets end to end; see `read`."""
     names = tuple(each.name for each in data)
     if len(set(names)) < len(names) or not names:
         raise InputError(f"Training needs data sets of different names, not {', '.join(names) or 'none'}.", field="data",

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import json
-import os
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -14,13 +12,13 @@ from torch import Tensor
 from torch.nn import functional
 from torch.nn.utils import clip_grad_norm_
 
+from indexers.training.checkpoints import CHECKPOINT, restore, save
 from indexers.training.tilde import losses
 from indexers.training.tilde.batches import Batch, Material, drawn
 from indexers.training.tilde.network import Encoded, TermNetwork, matched
 from indexers.training.tilde.plan import Plan
-from rag.errors import ConfigError, ModelCorrupt
+from rag.errors import ModelCorrupt
 
-CHECKPOINT = "checkpoint.safetensors"
 # Groups of like length that the passages of a step are computed in.
 _LENGTHS = 4
 
@@ -81,7 +79,7 @@ def train(network: TermNetwork, material: Material, plan: Plan, *, folder: Path,
     network.to(device).train()
     steps = optimiser(network, plan)
     told = {"plan": asdict(plan), "data": material.corpus.digest}
-    first = _restore(folder / CHECKPOINT, network, steps, told=told)
+    first = restore(folder / CHECKPOINT, network, steps, told=told)
     for step in range(first, plan.steps):
         for group, base in zip(steps.param_groups, (plan.layer_rate, plan.head_rate, plan.head_rate, plan.table_rate), strict=True):
             group["lr"] = base * _rate(step, plan)
@@ -95,7 +93,7 @@ def train(network: TermNetwork, material: Material, plan: Plan, *, folder: Path,
         steps.step()
         on_tick(Tick(step, loss.item(), parts))
         if (step + 1) % every == 0 or step + 1 == plan.steps:
-            _save(folder / CHECKPOINT, network, steps, step=step + 1, told=told)
+            save(folder / CHECKPOINT, network, steps, step=step + 1, told=told)
 
 
 def _rate(step: int, plan: Plan) -> float:
@@ -154,44 +152,3 @@ def _targets(material: Material, batch: Batch, *, size: int) -> Tensor:
     for at, row in enumerate(batch.passages):
         wanted[at, torch.from_numpy(material.targets[row].astype(np.int64))] = 1.0
     return wanted
-
-
-def _save(path: Path, network: TermNetwork, steps: torch.optim.AdamW, *, step: int, told: Mapping[str, object]) -> None:
-    from safetensors.torch import save_file
-
-    tensors = {f"network.{name}": tensor.detach().cpu().contiguous() for name, tensor in network.state_dict().items()}
-    for at, state in steps.state_dict()["state"].items():
-        tensors |= {f"optimiser.{at}.{name}": torch.as_tensor(value).detach().cpu().contiguous() for name, value in state.items()}
-    aside = path.with_suffix(".part")
-    save_file(tensors, aside, metadata={"step": str(step), "told": json.dumps(told, sort_keys=True)})
-    os.replace(aside, path)
-
-
-def _restore(path: Path, network: TermNetwork, steps: torch.optim.AdamW, *, told: Mapping[str, object]) -> int:
-    """The step to go on from; 0 without a checkpoint."""
-    from safetensors import SafetensorError, safe_open
-
-    if not path.is_file():
-        return 0
-    try:
-        with safe_open(path, framework="pt") as file:
-            header = file.metadata() or {}
-            tensors = {name: file.get_tensor(name) for name in file.keys()}     # noqa: SIM118  # no mapping
-        then, step = json.loads(header["told"]), int(header["step"])
-    except (SafetensorError, KeyError, ValueError) as error:
-        raise ModelCorrupt(f"{path} is no checkpoint: {error}.", hint="Delete it to start again.") from error
-    now = json.loads(json.dumps(told))
-    if then != now:
-        differ = [f"{name} {then['plan'].get(name)}, not {value}" for name, value in now["plan"].items()
-                  if then["plan"].get(name) != value] or [f"data {then['data']}, not {now['data']}"]
-        raise ConfigError(f"{path} is of a run with {', '.join(differ)}.", hint="Name another --out, or delete the checkpoint.",
-                          field="out")
-    prefix = "network."
-    network.load_state_dict({name.removeprefix(prefix): tensor for name, tensor in tensors.items() if name.startswith(prefix)})
-    restored: dict[int, dict[str, Tensor]] = {}
-    for name, tensor in tensors.items():
-        if name.startswith("optimiser."):
-            _, at, key = name.split(".")
-            restored.setdefault(int(at), {})[key] = tensor
-    steps.load_state_dict({**steps.state_dict(), "state": restored})
-    return step

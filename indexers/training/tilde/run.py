@@ -11,19 +11,19 @@ import numpy as np
 import torch
 
 from eval.datasets import load
-from indexers.encoders.bert import IR, convert_bert
-from indexers.training.tilde.backbone import Published, backbone, published
+from indexers.training.backbones import backbone_files, converted
+from indexers.training.checkpoints import CHECKPOINT
+from indexers.training.licences import licences
+from indexers.training.tilde.backbone import backbone
 from indexers.training.tilde.batches import Material, idf, mean_length
 from indexers.training.tilde.card import History, card, plot
 from indexers.training.tilde.corpus import read
 from indexers.training.tilde.dev import Quality, Slice, dense_quality, quality, ranked_quality
 from indexers.training.tilde.export import export, fit_ranges, greatest_weight, sampled
-from indexers.training.tilde.loop import CHECKPOINT, Tick, train
+from indexers.training.tilde.loop import Tick, train
 from indexers.training.tilde.network import Floats, TermNetwork
 from indexers.training.tilde.plan import Plan, changed
 from indexers.training.tilde.prepare import Prepared
-from rag import settings as configuration
-from rag.models import ModelCache
 from rag.types import OnProgress, Progress
 
 _RANGE_TEXTS = 100
@@ -36,9 +36,9 @@ def run(options: argparse.Namespace, *, command: str, on_progress: OnProgress) -
     """
     out: Path = options.out
     out.mkdir(parents=True, exist_ok=True)
-    source = _backbone_files(options, on_progress)
+    source = backbone_files(options.backbone, options.model, out, on_progress=on_progress)
     base = backbone(source, tap=options.tap)
-    encoder = _converted(source, out / source.description.name, on_progress)
+    encoder = converted(source, out / source.description.name, on_progress=on_progress)
     plan = changed(Plan(steps=options.steps, seed=options.seed, bf16=options.bf16), options.set)
     corpus = read(options.data, seed=options.seed, most=options.most, limit=options.limit)
     prepared = Prepared(out, encoder, base, options, on_progress)
@@ -61,7 +61,7 @@ def run(options: argparse.Namespace, *, command: str, on_progress: OnProgress) -
                seed=plan.seed)
     plot(history, out / "curves.png")
     (out / "card.md").write_text(card(model, history=history, plan=plan, command=command, data=corpus.names,
-                                      licences=_licences(options.data), size_bytes=weights.stat().st_size), encoding="utf-8")
+                                      licences=licences(options.data), size_bytes=weights.stat().st_size), encoding="utf-8")
     on_progress(Progress("done", 1, 1, "model", f"{weights}: {model.name}"))
 
 
@@ -100,24 +100,6 @@ def _line(found: dict[str, tuple[Quality, Quality]]) -> str:
                     for name, (full, bare) in found.items())
 
 
-def _backbone_files(options: argparse.Namespace, on_progress: OnProgress) -> Published:
-    folder = options.backbone
-    if folder is None:
-        cache = ModelCache(configuration.load().models)
-        folder = cache.published(options.model, options.out / "published", on_progress=on_progress)
-    return published(folder, name=options.model)
-
-
-def _converted(source: Published, folder: Path, on_progress: OnProgress) -> Path:
-    """The backbone as an OpenVINO graph, in a folder of its name, as its identity is read from there."""
-    if not (folder / IR).is_file():
-        part = folder.with_name(f"{folder.name}.part")
-        part.mkdir(parents=True, exist_ok=True)
-        convert_bert(source.folder, part, name=source.description.name, on_progress=on_progress)
-        part.rename(folder)
-    return folder
-
-
 def _asked(material: Material, size: int) -> Floats:
     """Share of the passages with training questions whose questions hold each token that they lack."""
     counted = np.zeros(size, np.float32)
@@ -126,14 +108,3 @@ def _asked(material: Material, size: int) -> Floats:
         counted[targets] += 1
         with_questions += len(targets) > 0
     return (counted / max(1, with_questions)).astype(np.float32)
-
-
-def _licences(folders: Sequence[Path]) -> dict[str, str]:
-    """The first line below `## Licence` of each data set's README."""
-    found = {}
-    for folder in folders:
-        readme = folder / "README.md"
-        lines = readme.read_text(encoding="utf-8").splitlines() if readme.is_file() else []
-        if "## Licence" in lines[:-1]:
-            found[folder.name] = lines[lines.index("## Licence") + 1].strip()
-    return found
