@@ -10,7 +10,7 @@ import typer
 from typer.core import TyperGroup
 from typer.main import get_command, get_group
 
-from rag.cli import ask, bench, collections, config, documents, edge, ingest, models, options, search, tune
+from rag.cli import ask, bench, collections, config, documents, edge, ingest, keys, models, options, search, serve, tune
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -34,7 +34,7 @@ def _evaluate() -> typer.Typer:
 _LATER: dict[str, Callable[[], typer.Typer]] = {"eval": _evaluate}
 
 
-_ORDER = ("ingest", "ask", "search", "documents", "collections", "tune", "models", "config", "eval", "bench")
+_ORDER = ("ingest", "ask", "search", "documents", "collections", "serve", "keys", "tune", "models", "config", "eval", "bench")
 
 
 class Root(TyperGroup):
@@ -94,6 +94,8 @@ app.command(epilog=ask.EXAMPLES, short_help="Answer a question, with citations a
 app.command(epilog=search.EXAMPLES, short_help="Show the passages nearest to a query.")(search.search)
 app.add_typer(documents.app, name="documents")
 app.add_typer(collections.app, name="collections")
+app.command(epilog=serve.EXAMPLES, short_help="Serve questions, searches and uploads over HTTP.")(serve.serve)
+app.add_typer(keys.app, name="keys")
 app.add_typer(models.app, name="models")
 app.command(epilog=config.EXAMPLES, short_help="Show every setting and where its value comes from.")(config.config)
 app.command(epilog=tune.EXAMPLES, short_help="Find the cheapest settings that keep the answers right.")(tune.tune)

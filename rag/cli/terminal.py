@@ -69,6 +69,11 @@ def print_json(value: object) -> None:
     stream.write(_UNSAFE_IN_JSON.sub(lambda found: f"\\u{ord(found.group()):04x}", text) + "\n")
 
 
+def flush() -> None:
+    """Sends on what `print_json` has written, for commands that go on after it."""
+    (_reserved[-1] if _reserved else sys.stdout).flush()
+
+
 def _plain(value: object) -> object:
     """Numpy scalars as numbers, our own values by their `to_dict`, the rest as text."""
     for method in ("to_dict", "item"):

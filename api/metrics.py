@@ -1,0 +1,76 @@
+"""What Prometheus scrapes: latency by route and stage, tokens, money, queues, refusals, and violations of the budget law (none)."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping
+
+from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
+from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
+from prometheus_client.registry import Collector
+
+from api.lanes import Lane
+from rag.types import Answer, Step
+
+CONTENT_TYPE = "text/plain; version=0.0.4; charset=utf-8"
+_SECONDS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0, 120.0)
+
+
+class Metrics:
+    """One registry for each app, so that several in a process do not mix."""
+
+    def __init__(self, lanes: Iterable[Lane], jobs: Callable[[], Mapping[str, int]]) -> None:
+        self.registry = CollectorRegistry()
+        self.requests = Counter("thriftrag_requests", "Requests by route and status.", ("route", "method", "status"),
+                                registry=self.registry)
+        self.request_seconds = Histogram("thriftrag_request_seconds", "From the first byte in to the last byte out.", ("route",),
+                                         buckets=_SECONDS, registry=self.registry)
+        self.stage_seconds = Histogram("thriftrag_stage_seconds", "Stages of an answer.", ("stage",), buckets=_SECONDS,
+                                       registry=self.registry)
+        self.queue_seconds = Histogram("thriftrag_queue_seconds", "Time in line before work began.", ("lane",), buckets=_SECONDS,
+                                       registry=self.registry)
+        self.tokens = Counter("thriftrag_tokens", "Tokens of the reader.", ("kind",), registry=self.registry)
+        self.cost = Counter("thriftrag_cost_usd", "US dollars spent on answers.", registry=self.registry)
+        self.answers = Counter("thriftrag_answers", "Answers by how they ended.", ("outcome",), registry=self.registry)
+        self.refused = Counter("thriftrag_refused", "Requests refused, by code.", ("code",), registry=self.registry)
+        self.violations = Counter("thriftrag_budget_violations", "Contexts over their budget: a defect.", registry=self.registry)
+        self.streams = Gauge("thriftrag_streams", "Event streams open now.", registry=self.registry)
+        for kind in ("prompt", "completion", "cached", "saved"):
+            self.tokens.labels(kind)
+        self.registry.register(_Standing(list(lanes), jobs))
+
+    def stage(self, step: Step) -> None:
+        self.stage_seconds.labels(step.stage).observe(step.seconds)
+
+    def answered(self, answer: Answer) -> None:
+        """Counts what an answer took."""
+        receipt = answer.receipt
+        for kind, count in (("prompt", receipt.prompt_tokens), ("completion", receipt.completion_tokens),
+                            ("cached", receipt.cached_tokens), ("saved", max(0, receipt.saved_tokens))):
+            self.tokens.labels(kind).inc(count)
+        self.cost.inc(max(0.0, receipt.cost_usd))
+        if receipt.context_tokens > receipt.budget_tokens:
+            self.violations.inc()
+
+    def text(self) -> bytes:
+        return generate_latest(self.registry)
+
+
+class _Standing(Collector):
+    """What is counted elsewhere, looked up when it is asked for."""
+
+    def __init__(self, lanes: list[Lane], jobs: Callable[[], Mapping[str, int]]) -> None:
+        self._lanes = lanes
+        self._jobs = jobs
+
+    def collect(self) -> Iterable[Metric]:
+        running = GaugeMetricFamily("thriftrag_running", "Calls at work.", labels=["lane"])
+        queued = GaugeMetricFamily("thriftrag_queued", "Calls in line.", labels=["lane"])
+        shed = CounterMetricFamily("thriftrag_shed", "Calls refused because the line was full.", labels=["lane"])
+        for lane in self._lanes:
+            running.add_metric([lane.name], lane.running)
+            queued.add_metric([lane.name], lane.queued)
+            shed.add_metric([lane.name], lane.shed)
+        jobs = GaugeMetricFamily("thriftrag_jobs", "Jobs of this process that have not ended.", labels=["state"])
+        for state, count in self._jobs().items():
+            jobs.add_metric([state], count)
+        return running, queued, shed, jobs

@@ -1,0 +1,130 @@
+"""`POST /v1/ask`: the answer object, or the same as it comes."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncGenerator, Callable
+from contextlib import ExitStack
+
+from fastapi import APIRouter, Request, Response
+
+from api import asking
+from api.asking import Abandoned, Question, filter_of
+from api.errors import body_of, defect
+from api.keys import Key
+from api.limits import Cost, worst_case
+from api.responses import as_json
+from api.schemas import responses
+from api.schemas.requests import AskRequest
+from api.service import Service
+from api.stream import EventStream, Gone, event, result_of
+from api.strict import Caller, StrictRoute, scope, service_of, shown
+from rag.checks import clean_question
+from rag.errors import BudgetError, InputError, RagError
+from rag.settings import choices
+from rag.thriftrag import ThriftRAG
+from rag.types import Answer
+
+router = APIRouter(route_class=StrictRoute, tags=["ask"])
+Event = tuple[str, dict[str, object]]
+
+
+@router.post("/v1/ask", summary="Ask a question", response_class=Response, responses={
+    200: {"model": responses.Answer, "description": "The answer object, or its events where `stream` is true.", "content": {
+        "text/event-stream": {"schema": {"type": "string"}, "example": responses.EVENTS_EXAMPLE}}},
+    **responses.errors(402, 404, 413, 422, 503, 504)})
+@scope("read")
+async def ask(request: Request, body: AskRequest, caller: Caller) -> Response:
+    """Answers from the collection within the budget, with citations and a receipt. When the documents do not hold the answer, the
+    verdict says so: that is an outcome and no error."""
+    service = service_of(request)
+    running = await _begin(service, request, body, caller)
+    if body.stream:
+        return EventStream(_events(service, request, running, trace=body.trace), ping_s=service.server.ping_s,
+                           on_end=running.call_off)
+    answer = await result_of(running.future, receive=request.receive, call_off=running.call_off)
+    return as_json(answer.to_dict(trace=body.trace))
+
+
+class _Running:
+    """A question under way: its future answer, and what it has told so far."""
+
+    def __init__(self, call_off: Callable[[], None]) -> None:
+        self.call_off = call_off
+        self.told: asyncio.Queue[Event | None] = asyncio.Queue()
+        self.future: asyncio.Future[Answer]
+
+
+async def _begin(service: Service, request: Request, body: AskRequest, key: Key) -> _Running:
+    """Checks, sets aside and begins. Raises what a refusal is, before anything has been sent or spent."""
+    question, kb = await service.at_door(lambda: _checked(service, body, key))
+    flag = service.started()
+    running = _Running(flag.set)
+    loop = asyncio.get_running_loop()
+
+    def tell(name: str, data: dict[str, object]) -> None:
+        loop.call_soon_threadsafe(running.told.put_nowait, (name, data))
+
+    with ExitStack() as taken:
+        taken.callback(service.ended, flag)
+        taken.callback(service.places.take(key))
+        taken.callback(await service.at_door(lambda: service.ceilings.take(key, _cost(question, kb))))
+        held = taken.pop_all()
+    books = service.books(key, request, "ask")
+    running.future = service.asks.submit(lambda: asking.answer(
+        kb, question, books=books, cancelled=flag, tell=tell if body.stream else None), after=held.close)
+    running.future.add_done_callback(lambda _: running.told.put_nowait(None))
+    return running
+
+
+def _checked(service: Service, body: AskRequest, key: Key) -> tuple[Question, ThriftRAG]:
+    """Everything that can be refused without asking the collection anything."""
+    server = service.server
+    if body.selector is not None and body.selector not in choices("selector"):
+        raise InputError(f"Unknown selector {shown(body.selector)}.", field="selector",
+                         hint=f"Use one of {', '.join(choices('selector'))}.")
+    name = service.shelf.named(key, body.collection)
+    text = clean_question(body.question, limit=service.settings.max_question_chars)
+    where = filter_of(body.filters)
+    model = service.models.checked(body.model)
+    kb = service.shelf.open(key, name, model=model)
+    for field, value, most in (("budget_tokens", body.budget_tokens, server.max_budget_tokens),
+                               ("deadline_s", body.deadline_s, server.max_deadline_s)):
+        if value is not None and value > most:
+            raise BudgetError(f"{field} = {value} is over the limit of {most:g}.", field=field, hint="Use a smaller number.")
+    deadline = min(body.deadline_s or kb.settings.deadline_s or server.max_deadline_s, server.max_deadline_s)
+    question = Question(text=text, collection=name, model=model, budget_tokens=body.budget_tokens or kb.settings.budget_tokens,
+                        max_cost_usd=body.max_cost_usd or kb.settings.max_cost_usd or None, deadline_s=deadline,
+                        selector=body.selector, where=where)
+    return question, kb
+
+
+def _cost(question: Question, kb: ThriftRAG) -> Cost:
+    return worst_case(question=question.text, budget_tokens=question.budget_tokens, answer_tokens=kb.settings.reader_max_tokens,
+                      price_prompt=kb.settings.price_prompt, price_completion=kb.settings.price_completion,
+                      max_cost_usd=question.max_cost_usd)
+
+
+async def _events(service: Service, request: Request, running: _Running, *, trace: bool) -> AsyncGenerator[bytes, None]:
+    """What a stream sends: status and tokens as they come, then citations, receipt and done, or an error."""
+    service.metrics.streams.inc()
+    try:
+        yield event("status", {"stage": "queued", "seconds": 0.0})
+        while (told := await running.told.get()) is not None:
+            yield event(*told)
+        try:
+            answer = running.future.result()
+        except (Abandoned, asyncio.CancelledError):
+            raise Gone from None
+        except RagError as error:
+            yield event("error", body_of(error, request_id=str(request.state.request_id), hidden=service.hidden))
+            return
+        except Exception:  # recorded where it arose; a stream that has begun can only say so
+            yield event("error", body_of(defect(), request_id=str(request.state.request_id)))
+            return
+        row = answer.to_dict(trace=trace)
+        yield event("citations", {name: row[name] for name in ("answer", "verdict", "reason", "citations")})
+        yield event("receipt", row["receipt"])
+        yield event("done", row)
+    finally:
+        service.metrics.streams.dec()

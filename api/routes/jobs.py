@@ -1,0 +1,89 @@
+"""Jobs: how an upload is coming on, as one object or as events, and its cancellation."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncGenerator
+
+from fastapi import APIRouter, Request, Response
+
+from api.jobs import ENDED, Job
+from api.keys import Key
+from api.responses import as_json
+from api.schemas import responses
+from api.service import Service
+from api.stream import EventStream, event
+from api.strict import Caller, StrictRoute, scope, service_of
+
+router = APIRouter(route_class=StrictRoute, tags=["jobs"])
+_LOOK_S = 0.5                   # how late a shutdown may be noticed
+_EVENTS = 'event: progress\ndata: {"state":"running","progress":{"stage":"encode","done":512,"total":null,"unit":"chunks"}}\n\n' \
+          'event: done\ndata: {"state":"done"}\n\n'
+
+
+@router.get("/v1/jobs/{job_id}", summary="Show a job", response_class=Response, responses={
+    **responses.success(responses.Job, "The job as it is now."), **responses.errors(404)})
+@scope("read")
+async def show_job(request: Request, job_id: str, caller: Caller) -> Response:
+    service = service_of(request)
+    return as_json((await service.upkeep.run(lambda: service.jobs.get(caller, job_id))).to_dict())
+
+
+@router.get("/v1/jobs/{job_id}/events", summary="Watch a job", response_class=Response, responses={
+    200: {"description": "`progress` whenever something changed, then `done`; each with the whole job.",
+          "content": {"text/event-stream": {"schema": {"type": "string"}, "example": _EVENTS}}}, **responses.errors(404)})
+@scope("read")
+async def watch_job(request: Request, job_id: str, caller: Caller) -> Response:
+    service = service_of(request)
+    job = await service.upkeep.run(lambda: service.jobs.get(caller, job_id))
+    return EventStream(_events(service, job, caller), ping_s=service.server.ping_s, on_end=lambda: None)
+
+
+@router.delete("/v1/jobs/{job_id}", summary="Cancel a job", status_code=202, response_class=Response, responses={
+    **responses.success(responses.Job, "The job, which ends soon: what it published stays.", status=202), **responses.errors(404)})
+@scope("write")
+async def cancel_job(request: Request, job_id: str, caller: Caller) -> Response:
+    """At once while it waits, after the batch in hand while it runs. A job that has ended stays as it is."""
+    service = service_of(request)
+    request_id = str(request.state.request_id)
+
+    def work() -> Job:
+        job = service.jobs.cancel(caller, job_id)
+        service.record("job.cancel", key=caller, target=job_id, request_id=request_id)
+        return job
+
+    return as_json((await service.upkeep.run(work)).to_dict(), status=202)
+
+
+async def _events(service: Service, job: Job, key: Key) -> AsyncGenerator[bytes, None]:
+    """Only the newest state matters: what came in between while the client was slow is left out. A server that shuts down ends
+    the stream without `done`: the job goes on when it is up again."""
+    loop = asyncio.get_running_loop()
+    changed = asyncio.Event()
+    newest: dict[str, object] = job.to_dict()
+
+    def note(row: dict[str, object]) -> None:
+        nonlocal newest
+        newest = row
+        changed.set()
+
+    def pass_on(row: dict[str, object]) -> None:
+        loop.call_soon_threadsafe(note, row)
+
+    unlisten = await service.at_door(lambda: service.jobs.listen(job, pass_on))
+    try:
+        # It may have moved on before we listened.
+        note((await service.upkeep.run(lambda: service.jobs.get(key, job.id))).to_dict())
+        while not service.draining:
+            try:
+                await asyncio.wait_for(changed.wait(), _LOOK_S)
+            except TimeoutError:
+                continue
+            changed.clear()
+            row = newest
+            if row["state"] in ENDED:
+                yield event("done", row)
+                return
+            yield event("progress", row)
+    finally:
+        unlisten()

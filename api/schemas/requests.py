@@ -1,0 +1,62 @@
+"""What callers send. Unknown fields are refused, and values are taken as they are: "5" is no number."""
+
+from __future__ import annotations
+
+from typing import Annotated, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, JsonValue
+
+from rag.settings import choices
+
+Collection = Annotated[str, Field(min_length=1, max_length=64, description="Name of a collection.", examples=["handbook"])]
+Filters = Annotated[dict[str, JsonValue] | None, Field(
+    description="Only documents whose fields match, as a typed filter: see docs/ingestion.md. Never a string.",
+    examples=[{"year": {"gte": 2020}, "lang": ["en", "de"]}])]
+_SELECTORS = list(choices("selector"))
+_MODES = list(choices("mode"))
+
+
+class Strict(BaseModel):
+    model_config = ConfigDict(extra="forbid", strict=True, frozen=True)
+
+
+class AskRequest(Strict):
+    """A question and the ceilings of its answer. Only the question is required."""
+
+    question: str = Field(description="What you want to know.", examples=["How long is the warranty?"])
+    collection: Collection | None = Field(None, description="Default: the key's only collection, else the setting `collection`.")
+    budget_tokens: int | None = Field(None, ge=1, le=1_000_000, description="Most context tokens, as the reader counts them.",
+                                      examples=[256])
+    max_cost_usd: float | None = Field(None, gt=0, le=1_000_000, allow_inf_nan=False,
+                                       description="Most US dollars for this answer.", examples=[0.002])
+    deadline_s: float | None = Field(None, gt=0, le=86_400, allow_inf_nan=False,
+                                     description="Most seconds for this answer, waiting in line included.", examples=[30.0])
+    selector: str | None = Field(None, max_length=64, description="How the context is chosen.",
+                                 json_schema_extra={"enum": [*_SELECTORS, None]})
+    model: str | None = Field(None, max_length=200, description="A reader of this server.")
+    filters: Filters = None
+    stream: bool = Field(False, description="Server-sent events instead of one object.")
+    trace: bool = Field(True, description="Whether the answer holds its trace.")
+
+
+class SearchRequest(Strict):
+    """A query. No reader runs."""
+
+    query: str = Field(description="Words or a question.", examples=["warranty period"])
+    collection: Collection | None = Field(None, description="Default: the key's only collection, else the setting `collection`.")
+    mode: str = Field("hybrid", max_length=64, description="How to search.", json_schema_extra={"enum": list(_MODES)})
+    k: int = Field(10, ge=1, le=10_000, description="Most hits.")
+    filters: Filters = None
+
+
+class CollectionRequest(Strict):
+    name: Collection
+
+
+class FeedbackRequest(Strict):
+    """What a person thinks of an answer."""
+
+    answer_id: str = Field(min_length=1, max_length=64, description="The `id` of the answer.")
+    rating: Literal["up", "down"]
+    comment: str = Field("", max_length=4000)
+    expected: str = Field("", max_length=4000, description="What would have been right.")

@@ -1,0 +1,138 @@
+"""The ledger, feedback, figures and the description of the API."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from api.schemas import responses
+from tests.api_fakes import Live, live, problem
+
+
+@pytest.fixture(scope="module")
+def served(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Live]:
+    with live(tmp_path_factory.mktemp("home"), settings={"price_prompt": 1.0, "price_completion": 2.0}) as running:
+        yield running
+
+
+def test_the_ledger_sums_what_the_receipts_say(tmp_path: Path) -> None:
+    with live(tmp_path, settings={"price_prompt": 1.0, "price_completion": 2.0}) as served:
+        one, two, admin = (served.client(served.key(scopes=(scope,))) for scope in ("read", "read", "admin"))
+        receipts = [served.ask(client=client).json()["receipt"] for client in (one, one, two)]
+        served.ask("qwertz uiop", client=one, filters={"year": 5})
+        one.post("/v1/search", json={"query": "warranty"})
+        problem(one.post("/v1/ask", json={"question": ""}), 422, "question_empty")
+        mine = one.get("/v1/usage", params={"group_by": "endpoint,outcome,key"}).json()
+        assert mine["group_by"] == ["key", "endpoint", "outcome"]
+        assert [(row["endpoint"], row["outcome"], row["requests"]) for row in mine["rows"]] == [
+            ("ask", "abstained", 1), ("ask", "answered", 2), ("search", "found", 1)]
+        assert {row["key"] for row in mine["rows"]} == {str(one.headers["authorization"]).split("_")[1]}
+        for name in ("prompt_tokens", "completion_tokens", "llm_calls"):
+            assert mine["total"][name] == sum(receipt[name] for receipt in receipts[:2])
+        everyone = admin.get("/v1/usage", params={"group_by": "model"}).json()
+        answered = next(row for row in everyone["rows"] if row["model"] == "paced")
+        assert answered["cost_usd"] == pytest.approx(sum(receipt["cost_usd"] for receipt in receipts))
+        assert answered["cost_usd"] > 0
+        assert everyone["total"]["requests"] == 5
+        today = datetime.now(UTC).date().isoformat()
+        assert admin.get("/v1/usage", params={"since": today}).json()["total"]["requests"] == 5
+        assert admin.get("/v1/usage", params={"until": "2001-01-01"}).json()["total"]["requests"] == 0
+        assert admin.get("/v1/usage", params={"until": "2001-01-01"}).json()["total"]["cost_usd"] == 0
+
+
+def test_feedback_is_kept_for_answers_that_were_given(served: Live) -> None:
+    client = served.client()
+    answer_id = served.ask().json()["id"]
+    kept = client.post("/v1/feedback", json={"answer_id": answer_id, "rating": "down", "comment": "Too short.", "expected": "27"})
+    assert kept.status_code == 201
+    [row] = served.service.database.rows("SELECT * FROM feedback WHERE id = ?", (kept.json()["id"],))
+    assert (row["answer"], row["rating"], row["comment"], row["expected"]) == (answer_id, "down", "Too short.", "27")
+    problem(client.post("/v1/feedback", json={"answer_id": "nothing", "rating": "up"}), 404, "answer_missing")
+    for wrong in ({"answer_id": answer_id, "rating": "maybe"}, {"answer_id": answer_id}, {"answer_id": "", "rating": "up"},
+                  {"answer_id": answer_id, "rating": "up", "comment": "x" * 4001}):
+        problem(client.post("/v1/feedback", json=wrong), 422, "input_invalid")
+
+
+def test_figures_are_told_to_prometheus(tmp_path: Path) -> None:
+    with live(tmp_path) as served:
+        client = served.client()
+        receipt = served.ask().json()["receipt"]
+        problem(served.ask(" "), 422, "question_empty")
+        client.get("/v1/secret-path-of-a-client")
+        response = client.get("/metrics")
+        assert response.headers["content-type"].startswith("text/plain; version=0.0.4")
+        figures = dict(re.findall(r"^(thriftrag_\S+?(?:{.*})?) (\S+)$", response.text, re.MULTILINE))
+        assert float(figures['thriftrag_tokens_total{kind="prompt"}']) == receipt["prompt_tokens"]
+        assert float(figures['thriftrag_tokens_total{kind="completion"}']) == receipt["completion_tokens"]
+        assert figures["thriftrag_budget_violations_total"] == "0.0"
+        assert figures['thriftrag_answers_total{outcome="answered"}'] == "1.0"
+        assert figures['thriftrag_stage_seconds_count{stage="generate"}'] == "1.0"
+        assert figures['thriftrag_requests_total{method="POST",route="/v1/ask",status="200"}'] == "1.0"
+        assert figures['thriftrag_requests_total{method="POST",route="/v1/ask",status="422"}'] == "1.0"
+        assert figures['thriftrag_requests_total{method="GET",route="none",status="404"}'] == "1.0"
+        assert figures['thriftrag_queued{lane="ask"}'] == figures['thriftrag_running{lane="ask"}'] == "0.0"
+        assert "secret-path" not in response.text
+
+
+def operations(schema: dict[str, Any]) -> Iterator[tuple[str, str, dict[str, Any]]]:
+    for path, methods in schema["paths"].items():
+        for method, operation in methods.items():
+            yield path, method, operation
+
+
+def test_the_description_is_openapi_3_1_with_examples_errors_and_scopes(served: Live) -> None:
+    schema = served.client().get("/openapi.json").json()
+    assert schema["openapi"].startswith("3.1")
+    assert {(method.upper(), path) for path, method, _ in operations(schema)} == {
+        ("POST", "/v1/ask"), ("POST", "/v1/search"), ("GET", "/v1/collections"), ("POST", "/v1/collections"),
+        ("GET", "/v1/collections/{name}"), ("DELETE", "/v1/collections/{name}"), ("POST", "/v1/collections/{name}/documents"),
+        ("GET", "/v1/collections/{name}/documents"), ("GET", "/v1/collections/{name}/documents/{document_id}"),
+        ("DELETE", "/v1/collections/{name}/documents/{document_id}"), ("GET", "/v1/jobs/{job_id}"), ("DELETE", "/v1/jobs/{job_id}"),
+        ("GET", "/v1/jobs/{job_id}/events"), ("GET", "/v1/usage"), ("POST", "/v1/feedback"), ("GET", "/healthz"),
+        ("GET", "/readyz"), ("GET", "/metrics")}
+    for path, _, operation in operations(schema):
+        assert operation["summary"]
+        if path.startswith("/v1"):
+            assert operation["x-scope"] in ("read", "write")
+            assert operation["security"] == [{"key": []}]
+            for status in ("401", "403", "429"):
+                content = operation["responses"][status]["content"]["application/json"]
+                assert content["schema"] == {"$ref": "#/components/schemas/ErrorBody"}
+                assert list(content["example"]["error"]) == ["code", "message", "hint", "field", "request_id"]
+    assert "HTTPValidationError" not in schema["components"]["schemas"]
+    asked = schema["components"]["schemas"]["AskRequest"]
+    assert asked["required"] == ["question"]
+    assert asked["additionalProperties"] is False
+    assert "greedy" in asked["properties"]["selector"]["enum"]
+    assert "event: done" in schema["paths"]["/v1/ask"]["post"]["responses"]["200"]["content"]["text/event-stream"]["example"]
+    refs = set(re.findall(r'"#/components/schemas/(\w+)"', served.client().get("/openapi.json").text))
+    assert refs <= set(schema["components"]["schemas"])
+
+
+def test_what_is_described_is_what_is_sent(served: Live) -> None:
+    """The models describe; the values come from elsewhere. Here both are compared, field by field."""
+    client = served.client()
+    answer = served.ask().json()
+    assert list(responses.Answer.model_fields) == list(answer)
+    assert list(responses.Receipt.model_fields) == list(answer["receipt"])
+    assert list(responses.Citation.model_fields) == list(answer["citations"][0])
+    found = client.post("/v1/search", json={"query": "warranty"}).json()
+    assert list(responses.SearchResult.model_fields) == list(found)
+    assert list(responses.Hit.model_fields) == list(found["hits"][0])
+    assert list(responses.Collection.model_fields) == list(client.get("/v1/collections/default").json())
+    page = client.get("/v1/collections/default/documents").json()
+    assert list(responses.Documents.model_fields) == list(page)
+    assert list(responses.DocumentRow.model_fields) == list(page["documents"][0])
+    assert list(responses.Document.model_fields) == list(client.get("/v1/collections/default/documents/pump").json())
+    job = client.post("/v1/collections/default/documents", files=[("files", ("a.txt", b"Text.\n"))]).json()
+    assert list(responses.Job.model_fields) == list(job)
+    assert list(responses.Usage.model_fields) == list(client.get("/v1/usage").json())
+    responses.Answer.model_validate(answer)
+    responses.SearchResult.model_validate(found)
+    responses.Job.model_validate(job)
+    assert set(responses.ANSWER_EXAMPLE) == set(answer)
