@@ -129,7 +129,7 @@ def _run_text(chunk: Chunk, first: int, width: int) -> str:
 
 
 def _baseline(name: str, *, selector: str, mode: Mode = "hybrid") -> System:
-    return System(name, True, partial(ours, {"selector": selector, "mode": mode, "abstain_below": 0.0}))
+    return System(name, True, partial(ours, {"selector": selector, "mode": mode, "abstain_below": 0.0, "second_look": "off"}))
 
 
 SYSTEMS: Mapping[str, System] = MappingProxyType({system.name: system for system in (

@@ -1,4 +1,5 @@
-"""Choosing the set of passages that is worth reading under a budget. Pure: no files, no network, no model."""
+"""Choosing the set of passages that is worth reading under a budget. Selectors are pure: no files, no network, no model; what a
+model says about candidates (`optimizers.crossencoder`) comes with the pool."""
 
 from __future__ import annotations
 
@@ -30,3 +31,5 @@ SELECTORS: Mapping[str, Selector] = {
 
 # Those that never cut a chunk.
 WHOLE = frozenset({"topk_whole", "mmr", "knapsack", "adagres", "carrot"})
+# Those that go by the chance that a sentence answers (`optimizers.relevance`), which the cross-encoder sharpens.
+BY_CHANCE = frozenset({"greedy", "lazy", "beam", "exact", "mcts"})

@@ -20,9 +20,9 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from optimizers.pool import Pool, Render
+from optimizers.pool import Clock, Pool, Render, Watch
 from optimizers.vectors import mean_likeness, means, relevances
-from optimizers.whole import STOPPED, Basket, readable, selected
+from optimizers.whole import STOPPED, Basket, readable, selected, tell
 from rag.types import Selection
 
 _EPS = 1e-6
@@ -42,35 +42,43 @@ class AdagresSettings:
 PUBLISHED = AdagresSettings()
 
 
-def choose_by_adagres(pool: Pool, *, budget: int, render: Render, stop: Callable[[], bool],
+def choose_by_adagres(pool: Pool, *, budget: int, render: Render, stop: Callable[[], bool], watch: Watch | None = None,
                       settings: AdagresSettings = PUBLISHED) -> Selection:
     """See the module. Chunks stand in the order in which they were taken; the utility is F of what was taken."""
-    remaining, why_not = readable(pool)
-    if not remaining:
-        return selected(pool, (), utility=0.0, evaluations=0, why_not=why_not, otherwise=STOPPED)
-    places = {i: place for place, i in enumerate(remaining)}
-    tokens = np.maximum([pool.candidates[i].tokens for i in remaining], 1)
-    relevance = np.maximum(relevances(pool, remaining), 0.0)
-    vectors = means(pool, remaining)
+    allowed, why_not = readable(pool)
+    clock = Clock(stop)
+    if not allowed:
+        tell(watch, (), budget=budget)
+        return selected(pool, (), utility=0.0, evaluations=0, why_not=why_not, otherwise=STOPPED, clock=clock)
+    tokens = np.maximum([pool.candidates[i].tokens for i in allowed], 1)
+    relevance = np.maximum(relevances(pool, allowed), 0.0)
+    vectors = means(pool, allowed)
     beta = redundancy_weight(float(relevance.mean()), mean_likeness(vectors), expected=budget / float(tokens.mean()),
                              settings=settings)
     gains = settings.alpha * relevance
     basket = Basket(pool, budget, render)
+    gone = np.zeros(len(allowed))       # -inf for those that were looked at
     utility, evaluations, otherwise = 0.0, 0, STOPPED
-    while remaining and not stop():
-        here = [places[i] for i in remaining]
-        evaluations += len(remaining)
-        best = int(np.argmax(gains[here] / tokens[here] ** settings.cost_exponent))
-        gain = float(gains[here[best]])
+    for left in range(len(allowed), 0, -1):
+        if clock():
+            break
+        evaluations += left
+        best = int(np.argmax(gains / tokens ** settings.cost_exponent + gone))
+        gain = float(gains[best])
         if gain <= 0:
             otherwise = "its redundancy outweighs its relevance" if basket.chosen else "it is not relevant"
             break
-        taken = remaining.pop(best)
-        if basket.add(taken):
+        gone[best] = -np.inf
+        if basket.add(allowed[best]):
             utility += gain
-            gains = gains - beta * np.maximum(vectors @ vectors[places[taken]], 0.0)
+            basket.note(utility)
+            gains = gains - beta * np.maximum(vectors @ vectors[best], 0.0)
+    tell(watch, basket.growth, budget=budget)
+    # By the end the gain of what was taken is less by its likeness to those taken later, and to itself, which is no repetition.
+    places = {i: place for place, i in enumerate(allowed)}
+    mine = {i: float(gains[places[i]] + beta * max(0.0, float(vectors[places[i]] @ vectors[places[i]]))) for i in basket.chosen}
     return selected(pool, basket.chosen, utility=utility, evaluations=evaluations, why_not=why_not | basket.refused,
-                    otherwise=otherwise)
+                    otherwise=otherwise, clock=clock, marginals=mine)
 
 
 def redundancy_weight(relevance: float, likeness: float, *, expected: float, settings: AdagresSettings = PUBLISHED) -> float:

@@ -29,10 +29,11 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Literal
 
-from optimizers.pool import Pool, Render
+from optimizers.pool import Clock, Pool, Render, Watch, refused
 from optimizers.rewards import Reward, by_concatenation
+from optimizers.trace import difference
 from optimizers.whole import price, readable, selected, wholes
-from rag.types import Selection
+from rag.types import NextBest, SearchPath, Selection
 
 
 @dataclass(frozen=True, slots=True)
@@ -107,6 +108,18 @@ class Tree:
             return sorted(held, key=lambda node: -node.value / node.visits)
         return sorted(held, key=lambda node: (-node.reward, -node.visits, -len(node.order)))
 
+    def worth(self, node: Node) -> float:
+        """What decides about an answer: V/N, or its own reward."""
+        return node.value / node.visits if self.settings.answer == "mean" else node.reward
+
+    def marginals(self, node: Node | None, allowed: Sequence[int]) -> dict[int, float]:
+        """What its reward loses without each of its candidates, where the tree holds that combination in the same order."""
+        if node is None:
+            return {}
+        rewards = {known.order: known.reward for known in self.nodes} | {(): 0.0}
+        without = {place: tuple(other for other in node.order if other != place) for place in node.order}
+        return {allowed[place]: node.reward - rewards[order] for place, order in without.items() if order in rewards}
+
     def utility(self, node: Node, *, total: int) -> float:
         settings = self.settings
         explored = settings.exploration * math.sqrt(math.log(total) / node.visits)
@@ -145,11 +158,12 @@ class Tree:
         return [min(1.0, max(0.0, (reward - low) / (high - low))) if high > low else 1.0 for reward in rewards]
 
 
-def choose_by_carrot(pool: Pool, *, budget: int, render: Render, stop: Callable[[], bool], reward: Reward | None = None,
-                     settings: CarrotSettings = PUBLISHED) -> Selection:
+def choose_by_carrot(pool: Pool, *, budget: int, render: Render, stop: Callable[[], bool], watch: Watch | None = None,
+                     reward: Reward | None = None, settings: CarrotSettings = PUBLISHED) -> Selection:
     """See the module. `reward` None: by concatenation. `evaluations` counts the texts that the reward read; the utility is the
     answer's V/N, or its own reward where that decides."""
     allowed, why_not = readable(pool)
+    clock = Clock(stop)
     if settings.candidates is not None:
         why_not |= dict.fromkeys(allowed[settings.candidates:], f"only the best {settings.candidates} are searched")
         allowed = allowed[:settings.candidates]
@@ -159,25 +173,55 @@ def choose_by_carrot(pool: Pool, *, budget: int, render: Render, stop: Callable[
         prices.append(tokens if tokens > budget else price(pool.candidates[i], render))
         if prices[-1] > budget:
             why_not[i] = f"its {tokens} tokens, mark and heading are over the budget of {budget}"
-    tree = Tree(prices, _charges(pool, allowed, prices, settings), budget, _by_place(reward or by_concatenation(pool), allowed),
-                settings)
+    tree = Tree(prices, _charges(pool, allowed, prices, settings), budget,
+                _by_place(reward or by_concatenation(pool), pool, allowed), settings)
     for _ in range(settings.iterations if allowed and budget > 0 else 0):
-        if stop():
+        if clock():
             break
         tree.iterate()
     otherwise = f"not in the best of the {len(tree.nodes)} combinations that were looked at"
+    first, second = _held(pool, tree, allowed, render)
+    if watch is not None:
+        watch(SearchPath(budget=budget, asked=tuple((node.price, node.reward) for node in tree.nodes),
+                         chosen=None if first is None else (first.price, tree.worth(first)),
+                         next_best=None if second is None else (second.price, tree.worth(second))))
+    chosen = [] if first is None else [allowed[place] for place in first.order]
+    return selected(pool, chosen, utility=0.0 if first is None else tree.worth(first), evaluations=len(tree.nodes),
+                    why_not=why_not, otherwise=otherwise, clock=clock, marginals=tree.marginals(first, allowed),
+                    next_best=None if first is None or second is None else _other(pool, tree, first, second, allowed, render))
+
+
+def _held(pool: Pool, tree: Tree, allowed: Sequence[int], render: Render) -> tuple[Node | None, Node | None]:
+    """The best and the second best answer that the budget holds, the second of other candidates."""
+    found: list[Node] = []
     for node in tree.answers():
-        chosen = [allowed[place] for place in node.order]
         # Prices leave out the second digit of a mark; what is rendered decides.
-        if render(wholes(pool, chosen)).tokens <= budget:
-            utility = node.value / node.visits if settings.answer == "mean" else node.reward
-            return selected(pool, chosen, utility=utility, evaluations=len(tree.nodes), why_not=why_not, otherwise=otherwise)
-    return selected(pool, (), utility=0.0, evaluations=len(tree.nodes), why_not=why_not, otherwise=otherwise)
+        if all(set(node.order) != set(known.order) for known in found) and render(
+                wholes(pool, [allowed[place] for place in node.order])).tokens <= tree.budget:
+            found.append(node)
+            if len(found) == 2:
+                break
+    return found[0] if found else None, found[1] if len(found) == 2 else None
+
+
+def _other(pool: Pool, tree: Tree, first: Node, second: Node, allowed: Sequence[int], render: Render) -> NextBest:
+    mine, theirs = ([allowed[place] for place in node.order] for node in (first, second))
+    added, removed = difference(pool, wholes(pool, mine), wholes(pool, theirs))
+    return NextBest(tree.worth(second), render(wholes(pool, theirs)).tokens, added, removed)
 
 
 def _charges(pool: Pool, allowed: Sequence[int], prices: Sequence[int], settings: CarrotSettings) -> Sequence[int]:
     return prices if settings.cost == "tokens" else [len(pool.candidates[i].chunk.text.split()) for i in allowed]
 
 
-def _by_place(reward: Reward, allowed: Sequence[int]) -> Reward:
-    return lambda orders: reward([tuple(allowed[place] for place in order) for order in orders])
+def _by_place(reward: Reward, pool: Pool, allowed: Sequence[int]) -> Reward:
+    """`reward` for places in the list that is searched; refuses values that no search can go by."""
+    def asked(orders: Sequence[tuple[int, ...]]) -> Sequence[float]:
+        values = reward([tuple(allowed[place] for place in order) for order in orders])
+        for order, value in zip(orders, values, strict=True):
+            if not math.isfinite(value):
+                i = allowed[order[-1]]
+                raise refused(pool.candidates[i], i, f"the reward {value} in a combination of {len(order)}")
+        return values
+
+    return asked

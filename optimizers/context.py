@@ -4,9 +4,10 @@
     First sentence. Second sentence. ... Fifth sentence.
     [2] ...
 
-The text ends in exactly one newline and begins with a mark, so that its tokens do not merge with what the prompt puts
-around it: tokens(before + context + after) is the sum of the three. Retrieved text is rendered inert: chat-template
-tokens, our own fence and forged citation marks lose their shape before anything is counted.
+Chunks that follow one another in their document under one heading become one passage under one mark. The text ends in exactly one
+newline and begins with a mark, so that its tokens do not merge with what the prompt puts around it: tokens(before + context +
+after) is the sum of the three. Retrieved text is rendered inert: chat-template tokens, our own fence and forged citation marks
+lose their shape before anything is counted.
 """
 
 from __future__ import annotations
@@ -16,7 +17,7 @@ from collections.abc import Sequence
 
 from rag.errors import BudgetExceeded
 from rag.tokens import TokenCounter
-from rag.types import Context, Extract, Passage
+from rag.types import Chunk, Context, Extract, Passage
 
 GAP = "…"
 FENCE = "context"
@@ -49,18 +50,39 @@ def render(extracts: Sequence[Extract], *, counter: TokenCounter, budget: int | 
     if budget is not None and tokens > budget:
         raise BudgetExceeded(f"A rendered context of {tokens} tokens is over its budget of {budget}.",
                              hint="This is a defect in the selector: please report it.")
-    passages = tuple(Passage(n, extract.chunk, extract.sentences) for n, extract in enumerate(extracts, 1))
+    passages = tuple(Passage(n, extract.chunk, extract.sentences) for n, extract in zip(numbers(extracts), extracts, strict=True))
     return Context(text=text, tokens=tokens, passages=passages)
+
+
+def numbers(extracts: Sequence[Extract]) -> list[int]:
+    """The mark of each extract, from 1: neighbours in their document share one."""
+    found: list[int] = []
+    for place, extract in enumerate(extracts):
+        joined = place > 0 and follows(extracts[place - 1].chunk, extract.chunk)
+        found.append((found[-1] if found else 0) + (not joined))
+    return found
+
+
+def follows(before: Chunk, after: Chunk) -> bool:
+    """Whether `after` is the next chunk of the same document, under the same heading."""
+    return (before.doc_id == after.doc_id and before.ordinal + 1 == after.ordinal
+            and (before.title, before.heading) == (after.title, after.heading))
 
 
 def compose(extracts: Sequence[Extract]) -> str:
     lines: list[str] = []
-    above = ""
-    for n, extract in enumerate(extracts, 1):
+    above, last = "", 0
+    marks = numbers(extracts)
+    for place, (n, extract) in enumerate(zip(marks, extracts, strict=True)):
+        if n == last:
+            # A line of its own, because the end of a chunk may be the end of a paragraph or of a row of a table.
+            gap = extract.sentences[0] > 0 or extracts[place - 1].sentences[-1] + 1 < len(extracts[place - 1].chunk.sentences)
+            lines.append(f"{GAP} {body(extract)}" if gap else body(extract))
+            continue
         header = _header(extract)
         # A heading is paid once for neighbours that share it.
         lines.append(f"[{n}] {header}" if header and header != above else f"[{n}]")
-        above = header
+        above, last = header, n
         lines.append(body(extract))
     return "".join(f"{line}\n" for line in lines)
 

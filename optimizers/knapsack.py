@@ -13,19 +13,21 @@ from collections.abc import Callable, Sequence
 import numpy as np
 from numpy.typing import NDArray
 
-from optimizers.pool import Pool, Render
-from optimizers.whole import STOPPED, price, readable, selected, wholes
-from rag.types import Selection
+from optimizers.pool import Clock, Pool, Render, Watch
+from optimizers.whole import STOPPED, price, readable, selected, tell, wholes
+from rag.types import Point, Selection
 
 
-def choose_by_knapsack(pool: Pool, *, budget: int, render: Render, stop: Callable[[], bool]) -> Selection:
+def choose_by_knapsack(pool: Pool, *, budget: int, render: Render, stop: Callable[[], bool],
+                       watch: Watch | None = None) -> Selection:
     """See the module. Chunks stand in retrieval order; the utility is their summed relevance. When it is stopped, the choice is
     exact among the candidates that were reached, the best first."""
     allowed, why_not = readable(pool)
+    clock = Clock(stop)
     evaluations, items, costs = 0, [], []
     best, takes = np.zeros(budget + 1), []
     for i in allowed:
-        if stop():
+        if clock():
             why_not |= dict.fromkeys(allowed[evaluations:], STOPPED)
             break
         evaluations += 1
@@ -45,8 +47,18 @@ def choose_by_knapsack(pool: Pool, *, budget: int, render: Render, stop: Callabl
     while chosen and (over := render(wholes(pool, chosen)).tokens - budget) > 0:
         room -= over
         chosen = [items[place] for place in taken(takes, costs, room=room)]
+    if watch is not None:
+        tell(watch, _prefixes(pool, chosen, render), budget=budget,
+             asked=[(cost, pool.candidates[i].relevance) for i, cost in zip(items, costs, strict=True)])
     return selected(pool, chosen, utility=sum(pool.candidates[i].relevance for i in chosen), evaluations=evaluations,
-                    why_not=why_not, otherwise="other candidates were worth more for the same tokens")
+                    why_not=why_not, otherwise="other candidates were worth more for the same tokens", clock=clock,
+                    marginals={i: pool.candidates[i].relevance for i in chosen})
+
+
+def _prefixes(pool: Pool, chosen: Sequence[int], render: Render) -> list[Point]:
+    """Tokens and value of the first one, two, ... of the chosen: what a picture can show of a table."""
+    return [(render(wholes(pool, chosen[:size])).tokens, sum(pool.candidates[i].relevance for i in chosen[:size]))
+            for size in range(1, len(chosen) + 1)]
 
 
 def added(best: NDArray[np.float64], *, value: float, cost: int) -> tuple[NDArray[np.float64], NDArray[np.bool_]]:

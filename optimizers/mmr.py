@@ -13,31 +13,36 @@ from collections.abc import Callable
 
 import numpy as np
 
-from optimizers.pool import Pool, Render
+from optimizers.pool import Clock, Pool, Render, Watch
 from optimizers.vectors import means, relevances
-from optimizers.whole import STOPPED, Basket, readable, selected
+from optimizers.whole import STOPPED, Basket, readable, selected, tell
 from rag.types import Selection
 
 WEIGHT = 0.7
 
 
-def choose_by_mmr(pool: Pool, *, budget: int, render: Render, stop: Callable[[], bool], weight: float = WEIGHT) -> Selection:
+def choose_by_mmr(pool: Pool, *, budget: int, render: Render, stop: Callable[[], bool], watch: Watch | None = None,
+                  weight: float = WEIGHT) -> Selection:
     """See the module. Chunks stand in the order in which they were taken; `weight` 1 ranks by relevance alone."""
-    remaining, why_not = readable(pool)
+    allowed, why_not = readable(pool)
+    clock = Clock(stop)
     basket = Basket(pool, budget, render)
-    places = {i: place for place, i in enumerate(remaining)}
-    relevance, vectors = relevances(pool, remaining), means(pool, remaining)
-    nearest = np.zeros(len(remaining))   # of each to those taken; nothing is taken yet
+    relevance, vectors = relevances(pool, allowed), means(pool, allowed)
+    nearest = np.zeros(len(allowed))    # of each to those taken; nothing is taken yet
+    gone = np.zeros(len(allowed))       # -inf for those that were looked at
     utility, evaluations = 0.0, 0
-    while remaining and not stop():
-        here = [places[i] for i in remaining]
-        worth = weight * relevance[here] - (1 - weight) * nearest[here]
-        evaluations += len(remaining)
+    for left in range(len(allowed), 0, -1):
+        if clock():
+            break
+        worth = weight * relevance - (1 - weight) * nearest + gone
+        evaluations += left
         best = int(np.argmax(worth))
-        taken = remaining.pop(best)
-        if basket.add(taken):
-            near = vectors @ vectors[places[taken]]
+        gone[best] = -np.inf
+        if basket.add(allowed[best]):
+            near = vectors @ vectors[best]
             nearest = np.maximum(nearest, near) if len(basket.chosen) > 1 else near
             utility += float(worth[best])
+            basket.note(utility)
+    tell(watch, basket.growth, budget=budget)
     return selected(pool, basket.chosen, utility=utility, evaluations=evaluations, why_not=why_not | basket.refused,
-                    otherwise=STOPPED)
+                    otherwise=STOPPED, clock=clock)

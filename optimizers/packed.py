@@ -21,8 +21,7 @@ from numpy.typing import NDArray
 
 from optimizers.coefficients import PRICE_TOKENS, Coefficients
 from optimizers.context import inert
-from optimizers.pool import Candidate, Pool, Render, Unit, duplicates
-from rag.errors import InputError
+from optimizers.pool import Candidate, Pool, Render, Unit, check_chances, duplicates
 from rag.types import Extract
 
 MOST = 60                   # bits of a set: they fit a signed integer of 64 with room to spare
@@ -67,15 +66,10 @@ def packed(pool: Pool, *, chances: Mapping[Unit, float], coefficients: Coefficie
     """The pool ready to search. Copies of better candidates and sentences longer than the budget are left out.
 
     Raises:
-        InputError: a score or chance that is no finite number, a chance outside [0, 1], or a negative count of tokens; it names
-            the candidate.
+        InputError: as `check_chances` does. What is in the pool is not looked at again (`pool.check`).
     """
     twins = duplicates(pool)
-    for i, candidate in enumerate(pool.candidates):
-        _check(i, candidate)
-    for unit, chance in chances.items():
-        if not 0 <= chance <= 1:        # NaN is neither
-            raise _refused(pool.candidates[unit.candidate], unit.candidate, f"the chance {chance} of sentence {unit.sentence + 1}")
+    check_chances(pool, chances)
     most = bounds(pool, chances, coefficients)
     ranked = sorted((unit for unit in most if unit.candidate not in twins
                      and pool.candidates[unit.candidate].sentence_tokens[unit.sentence] <= budget),
@@ -134,20 +128,6 @@ def members(bits: int) -> list[int]:
 
 def _ints(values: object) -> Ints:
     return np.asarray(list(values), np.int64)  # type: ignore[call-overload]  # any iterable of ints
-
-
-def _check(i: int, candidate: Candidate) -> None:
-    if not math.isfinite(candidate.score) or not math.isfinite(candidate.relevance):
-        raise _refused(candidate, i, f"the score {candidate.score} and the relevance {candidate.relevance}")
-    if not all(map(math.isfinite, candidate.sentence_relevance)):
-        raise _refused(candidate, i, f"the relevance {next(v for v in candidate.sentence_relevance if not math.isfinite(v))}")
-    if min(candidate.tokens, *candidate.sentence_tokens, 0) < 0:
-        raise _refused(candidate, i, f"{min(candidate.tokens, *candidate.sentence_tokens)} tokens")
-
-
-def _refused(candidate: Candidate, i: int, what: str) -> InputError:
-    return InputError(f"Candidate {i + 1} ({candidate.chunk.id}) has {what}: nothing can be chosen by that.", field="candidates",
-                      hint="Repair the scorer that gave it.")
 
 
 def _heading(candidate: Candidate, i: int) -> tuple[str, str]:

@@ -1,7 +1,8 @@
-"""The chance that one sentence holds the answer, from what retrieval already knows: no model is run.
+"""The chance that one sentence holds the answer: from what retrieval already knows, and from the cross-encoder where it read.
 
-A logistic regression over six features of a sentence in its pool, fitted by `python -m optimizers.training.relevance`, which
-writes `relevance.json` beside this module and prints how well the chances are calibrated on sets it was not fitted on.
+Two logistic regressions over features of a sentence in its pool, fitted by `python -m optimizers.training.relevance`, which
+writes `relevance.json` beside this module and prints how well the chances are calibrated on sets they were not fitted on. The
+first costs no model and decides what the cross-encoder reads; the second adds its scores.
 """
 
 from __future__ import annotations
@@ -14,33 +15,70 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
+from optimizers import wanted
 from optimizers.pool import Candidate, Pool, Unit, units
 
+Matrix = NDArray[np.float64]
 WEIGHTS = Path(__file__).with_name("relevance.json")
-FEATURES = ("sentence_cosine", "chunk_cosine", "chunk_coverage", "sentence_coverage", "log_rank", "behind_best")
+PLAIN = ("sentence_cosine", "chunk_cosine", "chunk_coverage", "sentence_coverage", "log_rank", "behind_best", "behind_in_chunk",
+         "new_words", "number_missing", "name_there")
+READ = (*PLAIN, "sentence_answer", "chunk_answer", "behind_best_sentence", "behind_best_chunk")
 
 
 def chances(pool: Pool) -> dict[Unit, float]:
-    """Chance for every sentence of the pool, in (0, 1)."""
+    """Chance for every sentence of the candidates that were not dropped, in (0, 1)."""
+    found = plain_chances(pool)
+    if any(candidate.sentence_answers for candidate in pool.candidates):
+        weights, bias = model(READ)
+        read, rows = read_features(pool)
+        found.update(zip(read, _sigmoid(rows @ weights + bias).tolist(), strict=True))
+    return {unit: chance for unit, chance in found.items() if unit.candidate not in pool.dropped} if pool.dropped else found
+
+
+def plain_chances(pool: Pool) -> dict[Unit, float]:
+    """The same without the cross-encoder."""
     if not pool.candidates:
         return {}
-    weights, bias = _model()
-    scores = features(pool) @ weights + bias
-    return dict(zip(units(pool), (1 / (1 + np.exp(-scores))).tolist(), strict=True))
+    weights, bias = model(PLAIN)
+    return dict(zip(units(pool), _sigmoid(features(pool) @ weights + bias).tolist(), strict=True))
 
 
-def features(pool: Pool) -> NDArray[np.float64]:
-    """One row per sentence in the order of `units`, one column per name in FEATURES."""
+def features(pool: Pool) -> Matrix:
+    """One row per sentence in the order of `units`, one column per name in PLAIN."""
     best = max(candidate.relevance for candidate in pool.candidates)
     rows = [_row(pool, candidate, rank, sentence, best) for rank, candidate in enumerate(pool.candidates)
             for sentence in range(len(candidate.chunk.sentences))]
     return np.asarray(rows, np.float64)
 
 
+def read_features(pool: Pool) -> tuple[list[Unit], Matrix]:
+    """The sentences that the cross-encoder read, and a row for each, one column per name in READ."""
+    whole = {i: float(np.logaddexp.reduce(candidate.sentence_answers)) for i, candidate in enumerate(pool.candidates)
+             if candidate.sentence_answers}
+    best_chunk = max(whole.values())
+    best_sentence = max(max(pool.candidates[i].sentence_answers) for i in whole)
+    rows = dict(zip(units(pool), features(pool), strict=True))
+    read = [unit for unit in rows if unit.candidate in whole]
+    added = [(answer, whole[unit.candidate], best_sentence - answer, best_chunk - whole[unit.candidate])
+             for unit in read for answer in [pool.candidates[unit.candidate].sentence_answers[unit.sentence]]]
+    return read, np.column_stack([np.asarray([rows[unit] for unit in read]), np.asarray(added, np.float64)])
+
+
+@lru_cache(maxsize=2)
+def model(names: tuple[str, ...]) -> tuple[Matrix, float]:
+    """Weights and bias for these features."""
+    stored = json.loads(WEIGHTS.read_text(encoding="utf-8"))
+    for fitted in stored["models"]:
+        if tuple(fitted["features"]) == names:
+            return np.asarray(fitted["weights"], np.float64), float(fitted["bias"])
+    raise ValueError(f"{WEIGHTS} has no model over {names}")
+
+
 def _row(pool: Pool, candidate: Candidate, rank: int, sentence: int, best: float) -> tuple[float, ...]:
-    everywhere = frozenset().union(*candidate.sentence_terms)
-    return (candidate.sentence_relevance[sentence], candidate.relevance, _share(pool, everywhere),
-            _share(pool, candidate.sentence_terms[sentence]), math.log1p(rank), best - candidate.relevance)
+    everywhere, own = frozenset().union(*candidate.sentence_terms), candidate.sentence_relevance[sentence]
+    return (own, candidate.relevance, _share(pool, everywhere), _share(pool, candidate.sentence_terms[sentence]), math.log1p(rank),
+            best - candidate.relevance, max(candidate.sentence_relevance) - own,
+            *wanted.signs(pool.question, candidate.chunk.sentence(sentence)))
 
 
 def _share(pool: Pool, terms: frozenset[str]) -> float:
@@ -48,9 +86,6 @@ def _share(pool: Pool, terms: frozenset[str]) -> float:
     return sum(pool.term_weights[term] for term in sorted(terms)) / total if total else 0.0
 
 
-@lru_cache(maxsize=1)
-def _model() -> tuple[NDArray[np.float64], float]:
-    stored = json.loads(WEIGHTS.read_text(encoding="utf-8"))
-    if tuple(stored["features"]) != FEATURES:
-        raise ValueError(f"{WEIGHTS} was fitted on {stored['features']}, and this code computes {FEATURES}")
-    return np.asarray(stored["weights"], np.float64), float(stored["bias"])
+def _sigmoid(scores: Matrix) -> Matrix:
+    found: Matrix = 1 / (1 + np.exp(-scores))
+    return found

@@ -35,6 +35,7 @@ class Space:
     value: float = NONE
     proven: bool = False        # no allowed set is worth more
     cut: bool = False           # it was stopped or met its limit
+    stopped: bool = False       # by `stop`
 
     @property
     def rows(self) -> int:
@@ -42,8 +43,9 @@ class Space:
 
     def open(self) -> bool:
         """Whether the search may go on. Asks `stop`."""
-        if not self.cut and (self.stop() or (self.limit is not None and self.calls >= self.limit)):
-            self.cut = True
+        if not self.cut:
+            self.stopped = self.stop()
+            self.cut = self.stopped or (self.limit is not None and self.calls >= self.limit)
         return not self.cut
 
     def score(self, sets: Sequence[int]) -> list[float]:

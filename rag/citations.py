@@ -53,8 +53,9 @@ def check(answer: str, context: Context, *, sentences: Sequence[str], question: 
     for sentence in sentences:
         found.extend(_supporting(sentence, lines, asked))
     weakest: Support = max((support for _, support in found), key=_STRENGTH.index, default="none")
-    cited = list(dict.fromkeys((line.passage.n, line.index) for line, support in found if support != "none"))
-    by_place = {(line.passage.n, line.index): line for line in lines}
+    # A mark may stand before several chunks that were rendered as one.
+    cited = list(dict.fromkeys((line.passage.n, line.passage.chunk.id, line.index) for line, support in found if support != "none"))
+    by_place = {(line.passage.n, line.passage.chunk.id, line.index): line for line in lines}
     return Checked(text=prompts.without_marks(answer, unknown), support=weakest, unknown_marks=unknown,
                    citations=tuple(_citation(by_place[place]) for place in cited[:_MAX_CITATIONS]))
 

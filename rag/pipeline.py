@@ -8,13 +8,17 @@ from __future__ import annotations
 import time
 import uuid
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from indexers import lexical
 from indexers.sentences import split
-from optimizers import SELECTORS, WHOLE
+from optimizers import BY_CHANCE, SELECTORS, WHOLE
 from optimizers.context import render
-from optimizers.pool import Pool
+from optimizers.crossencoder import reading
+from optimizers.crossencoder.encoder import CrossEncoder
+from optimizers.knowledge_filter import filtered
+from optimizers.pool import Pool, Watch
+from optimizers.sufficiency import sufficiency
 from rag import citations, ledger, prompts
 from rag.checks import clean_question
 from rag.errors import DeadlineExceeded, QuestionTooLong
@@ -38,6 +42,7 @@ from rag.types import (
     whole,
 )
 from retrievers.hybrid import Found, Searcher
+from retrievers.second_look import SecondLook, second_look
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,6 +52,7 @@ class Hooks:
     on_token: Callable[[str], None] | None = None
     on_step: Callable[[Step], None] | None = None
     cancelled: Callable[[], bool] | None = None
+    on_search: Watch | None = None      # the way to the choice, once it is made
 
 
 @dataclass(slots=True)
@@ -62,6 +68,7 @@ class _Run:
     usage: Usage = field(default_factory=Usage)
     encoder_s: float = 0.0
     counted: bool = True
+    degraded: str | None = None     # why the context is not what it would have been
 
     @property
     def deadline(self) -> float | None:
@@ -81,6 +88,12 @@ class _Run:
             raise DeadlineExceeded(f"The deadline of {self.budget.seconds:g} s passed in stage {stage!r}.",
                                    hint="Raise --deadline, or lower `candidates`.")
 
+    def halfway(self) -> Callable[[], bool]:
+        """A stop for a stage that others follow: it says so when half of the time that is left is gone."""
+        now = time.monotonic()
+        until = None if self.deadline is None else now + (self.deadline - now) / 2
+        return lambda: self.stopped() or (until is not None and time.monotonic() > until)
+
     def stopped(self) -> bool:
         if self.hooks.cancelled is not None and self.hooks.cancelled():
             return True
@@ -89,12 +102,13 @@ class _Run:
 
 @dataclass(frozen=True, slots=True)
 class _Found:
-    """Candidates, the pool made of them, what the naive prompt would have cost, and the search behind them."""
+    """Candidates, the pool made of them, what the naive prompt would have cost, and the searches behind them."""
 
     candidates: list[ScoredChunk]
     pool: Pool
     naive_tokens: int
     search: Found
+    second: SecondLook
 
 
 @dataclass(frozen=True)
@@ -106,6 +120,7 @@ class Pipeline:
     vectors: SentenceVectors
     settings: Settings
     recent: Recent[_Found] = field(default_factory=lambda: Recent(0))
+    cross: CrossEncoder | None = None
 
     def ask(self, question: str, *, budget: Budget, hooks: Hooks = Hooks(), where: Filter | None = None) -> Answer:
         """The answer within `budget` from the documents that `where` allows, its citations and its receipt.
@@ -117,7 +132,8 @@ class Pipeline:
         limit = self._context_limit(run)
         extracts, naive, reason = self._choose(run, limit)
         if reason:
-            return self._finish(run, EMPTY, naive=naive, verdict="abstained", reason=reason)
+            shown = render(extracts, counter=self.reader.tokenizer, budget=limit) if extracts else EMPTY
+            return self._finish(run, EMPTY, naive=naive, verdict="abstained", reason=reason, shown=shown)
         return self._answer(run, extracts, limit, naive=naive)
 
     def context(self, question: str, *, budget: Budget, extracts: Sequence[Extract] | None = None, hooks: Hooks = Hooks(),
@@ -137,14 +153,15 @@ class Pipeline:
                         encoder_passes=run.usage.encoder_passes, seconds=_seconds(run), trace=tuple(run.steps))
 
     def _choose(self, run: _Run, limit: int) -> tuple[tuple[Extract, ...], int, str | None]:
-        """The choice, what the naive prompt would have cost, and why nothing was chosen, or None."""
-        found = self._found(run)
+        """The choice, what the naive prompt would have cost, and why it is not to be read, or None."""
+        found = self._read(run, self._found(run))
         reason = self._filter(run, found)
         if reason:
             return (), found.naive_tokens, reason
+        found = self._kept(run, found)
         selection = self._select(run, found, limit)
-        return (selection.extracts, found.naive_tokens,
-                None if selection.extracts else self._too_small(found.candidates, limit))
+        reason = None if selection.extracts else selection.degraded or self._too_small(found.candidates, limit)
+        return selection.extracts, found.naive_tokens, reason or self._insufficient(found, selection)
 
     def answer_from(self, question: str, extracts: Sequence[Extract], *, budget: Budget, hooks: Hooks = Hooks()) -> Answer:
         """The answer from a given ordered choice, which must fit the budget; empty asks the reader alone."""
@@ -154,7 +171,7 @@ class Pipeline:
     def pool(self, question: str, *, where: Filter | None = None) -> Pool:
         """What a selector would see for this question: for fitting and inspecting selectors without asking the reader."""
         run = self._run(question, Budget(1), Hooks(), where)
-        return self._found(run).pool
+        return self._read(run, self._found(run)).pool
 
     def _run(self, question: str, budget: Budget, hooks: Hooks, where: Filter | None = None) -> _Run:
         return _Run(clean_question(question, limit=self.settings.max_question_chars), budget, hooks, time.monotonic(), where)
@@ -176,9 +193,7 @@ class Pipeline:
         """Candidates and their pool, from memory where the same was asked a moment ago."""
         since = time.monotonic()
         settings = self.settings
-        key = (self.searcher.snapshot.id, run.question, settings.mode, settings.origins, settings.fusion, settings.candidates,
-               settings.naive_k, str(run.where))
-        found = self.recent.get(key, lambda: self._retrieve(run))
+        found = self.recent.get(self._asked(run), lambda: self._retrieve(run))
         plan = found.search.plan
         facts: dict[str, object] = {"origins": list(plan.origins)}
         if settings.mode == "hybrid":
@@ -187,8 +202,16 @@ class Pipeline:
             facts["notes"] = list(plan.notes)
         if run.where is not None:
             facts["where"] = str(run.where)
+        if found.second.asked:
+            facts["second_look"] = found.second.facts()
         run.step("retrieve", since, mode=settings.mode, **facts, candidates=len(found.candidates), naive_tokens=found.naive_tokens)
         return found
+
+    def _asked(self, run: _Run) -> tuple[object, ...]:
+        """What decides about the candidates of a question."""
+        settings = self.settings
+        return (self.searcher.snapshot.id, run.question, settings.mode, settings.origins, settings.fusion, settings.candidates,
+                settings.naive_k, settings.second_look, str(run.where))
 
     def _retrieve(self, run: _Run) -> _Found:
         """`naive_tokens`: what the prompt of a rank-order fill with the first `naive_k` hybrid chunks would have cost."""
@@ -202,9 +225,44 @@ class Pipeline:
         ranked = found if mode == "hybrid" else self.searcher.find(
             run.question, mode="hybrid", k=self.settings.naive_k, vector=vector, where=run.where, settings=self.settings)
         naive = render([whole(hit.chunk) for hit in ranked.hits[:self.settings.naive_k]], counter=self.reader.tokenizer)
-        candidates = list(found.hits[:k])
+        second = SecondLook(Found(found.hits[:k], found.rows[:k], found.plan))
+        if mode == "hybrid" and self.settings.second_look == "auto":
+            second = second_look(run.question, found, searcher=self.searcher, k=k, vector=vector, where=run.where)
+        candidates = list(second.found.hits)
         return _Found(candidates, self._pool(run, candidates),
-                      self.reader.prompt_tokens(prompts.build(run.question, naive.text)), found)
+                      self.reader.prompt_tokens(prompts.build(run.question, naive.text)), second.found, second)
+
+    def _read(self, run: _Run, found: _Found) -> _Found:
+        """With the cross-encoder's scores, for selectors that go by them; from memory where the same was asked a moment ago."""
+        if self.cross is None or self.settings.selector not in BY_CHANCE or not found.candidates:
+            return found
+        cross, since, pairs = self.cross, time.monotonic(), self.settings.cross_pairs
+        key = (*self._asked(run), cross.name, pairs)
+        read = self.recent.get(key, lambda: replace(found, pool=reading.read(found.pool, run.question, encoder=cross, pairs=pairs)))
+        run.step("read", since, model=cross.name, pairs=sum(bool(each.sentence_answers) for each in read.pool.candidates))
+        run.encoder_s += time.monotonic() - since
+        return read
+
+    def _kept(self, run: _Run, found: _Found) -> _Found:
+        """Without the candidates that the knowledge filter drops, for selectors that go by chances."""
+        below, floor = self.settings.filter_below, self.settings.filter_floor
+        if not below or self.settings.selector not in BY_CHANCE:
+            return found
+        since = time.monotonic()
+        pool = filtered(found.pool, below=below, floor=floor)
+        run.step("knowledge filter", since, below=below, floor=floor, dropped=len(pool.dropped))
+        return replace(found, pool=pool)
+
+    def _insufficient(self, found: _Found, selection: Selection) -> str | None:
+        """Why the choice is not worth the reader's time, or None."""
+        least = self.settings.min_sufficiency
+        if not least or self.settings.selector not in BY_CHANCE or not selection.extracts:
+            return None
+        chance = sufficiency(found.pool, selection.extracts)
+        if chance >= least:
+            return None
+        return (f"insufficient: the best context holds the answer with a chance of {chance:.2f}, under the threshold of "
+                f"{least:.2f} (setting min_sufficiency)")
 
     def _filter(self, run: _Run, found: _Found) -> str | None:
         """Why none of the candidates is worth reading, or None."""
@@ -224,9 +282,14 @@ class Pipeline:
         since = time.monotonic()
         selector = SELECTORS[self.settings.selector]
         selection = selector(found.pool, budget=limit, render=lambda extracts: render(extracts, counter=self.reader.tokenizer),
-                             stop=run.stopped)
+                             stop=run.halfway(), watch=run.hooks.on_search)
+        run.degraded = selection.degraded
+        considered = [{**row.to_dict(), "origins": {name: round(score, 6) for name, score in hit.origins.items()}}
+                      for row, hit in zip(selection.considered, found.candidates, strict=True)]
         run.step("select", since, selector=self.settings.selector, limit_tokens=limit, utility=round(selection.utility, 6),
-                 evaluations=selection.evaluations, considered=[row.to_dict() for row in selection.considered],
+                 evaluations=selection.evaluations, degraded=selection.degraded,
+                 next_best=selection.next_best.to_dict() if selection.next_best else None, considered=considered,
+                 sufficiency=round(sufficiency(found.pool, selection.extracts), 4) if self.settings.selector in BY_CHANCE else None,
                  **self._explained(run, found, selection))
         return selection
 
@@ -245,6 +308,9 @@ class Pipeline:
         else:
             unit, parts = "sentence", [Extract(hit.chunk, (i,)) for hit in found for i in range(len(hit.chunk.sentences))]
         least = min(render([part], counter=self.reader.tokenizer).tokens for part in parts)
+        if least <= limit:
+            return (f"nothing_chosen: the selector {self.settings.selector} found no {unit} worth its tokens within {limit}. "
+                    "Try another --selector")
         return (f"budget_too_small: {limit} context tokens hold no {unit} of any candidate; the shortest takes {least} "
                 f"with its heading. Raise --budget to {least} or more")
 
@@ -291,17 +357,20 @@ class Pipeline:
             return self._finish(run, context, naive=naive, verdict="abstained", text=checked.text,
                                 reason="reader_declined: the reader found no answer in the context")
         verdict, reason = _judged(generation, checked, closed_book=not context.passages)
+        if verdict == "answered" and run.degraded:
+            verdict, reason = "degraded", run.degraded
         return self._finish(run, context, naive=naive, verdict=verdict, reason=reason, text=checked.text, cited=checked.citations)
 
     def _finish(self, run: _Run, context: Context, *, naive: int, verdict: Verdict, reason: str | None, text: str = "",
-                cited: Sequence[Citation] = ()) -> Answer:
+                cited: Sequence[Citation] = (), shown: Context | None = None) -> Answer:
+        """`shown`: the best passages of an answer for which nothing was read."""
         receipt = ledger.receipt(
             run.usage, settings=self.settings, local=self.reader.local, exact_tokens=self.reader.tokenizer.exact,
             counted=run.counted, budget_tokens=run.budget.context_tokens, context_tokens=context.tokens,
             naive_tokens=naive, model=self.reader.name, seconds=_seconds(run), encoder_s=run.encoder_s)
         return Answer(id=uuid.uuid4().hex, question=run.question, text=text, verdict=verdict, reason=reason,
                       citations=tuple(cited), receipt=receipt, snapshot=self.searcher.snapshot.id,
-                      config=self.settings.config_hash(), trace=tuple(run.steps), context=context)
+                      config=self.settings.config_hash(), trace=tuple(run.steps), context=shown or context)
 
     def _spend(self, run: _Run, *, encoder_passes: int, since: float) -> None:
         run.usage += Usage(encoder_passes=encoder_passes)

@@ -91,4 +91,4 @@ def pooled(question: str, found: Sequence[ScoredChunk], *, vectors: SentenceVect
             sentence_terms=tuple(above.union(asked.intersection(lexical.words(text))) for text in sentences),
             sentence_vectors=rows[here]))
         at = here.stop
-    return Pool(tuple(candidates), weights), encoded
+    return Pool(tuple(candidates), weights, question=question), encoded

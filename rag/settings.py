@@ -23,6 +23,7 @@ from rag.errors import ConfigError
 PREFIX = "THRIFTRAG_"
 # Read elsewhere for other purposes than a setting: the file's own place, and a server that tests may use.
 _NOT_SETTINGS = {"CONFIG", "TEST_QDRANT_URL"}
+_NOT_OURS = PREFIX + "SERVE_"          # of the server, which reads and checks them: `api.settings`
 _CHOICES: dict[str, tuple[str, ...]] = {
     # `optimizers.SELECTORS`, which is not imported here, because it takes numpy along.
     "selector": ("topk", "topk_whole", "sentences", "mmr", "knapsack", "adagres", "carrot", "greedy", "lazy",
@@ -34,6 +35,7 @@ _CHOICES: dict[str, tuple[str, ...]] = {
     "index": ("auto", "flat", "hnsw", "ivf", "ivfpq"),
     "lexical": ("auto", "native", "rank-bm25", "lucene"),
     "sparse": ("auto", "off"),
+    "second_look": ("auto", "off"),
     "backend": ("local", "qdrant"),
     "qdrant_quantization": ("none", "scalar", "binary"),
 }
@@ -105,7 +107,16 @@ class Settings:
                             "term weights leave sparse out", answers=True, query=True)
     fusion: str = _setting("weighted", "how hybrid fuses: weighted (by score, with fitted weights) or rrf (by rank)", answers=True,
                            query=True)
+    second_look: str = _setting("auto", "whether what the best candidates mention is searched too: auto (in hybrid search) or off",
+                                answers=True, query=True)
     candidates: int = _setting(24, "candidates handed to the selector", low=1, high=5000, answers=True, query=True)
+    cross_encoder: str = _setting("auto", "reads candidates against the question: auto (where the embedder has one), off, or a "
+                                  "file of weights", answers=True, query=True)
+    cross_pairs: int = _setting(24, "candidates that the cross-encoder reads at most", low=1, high=1000, answers=True, query=True)
+    filter_below: float = _setting(0.0, "candidates less likely to hold the answer are not chosen from; 0 keeps all", low=0, high=1,
+                                   answers=True, query=True)
+    filter_floor: int = _setting(4, "best candidates that the filter keeps whatever their chance", low=0, high=1000, answers=True,
+                                 query=True)
     selector: str = _setting("greedy", "how the context is chosen: greedy, lazy, beam, exact, mcts, or a baseline: topk, "
                              "topk_whole, sentences, mmr, knapsack, adagres, carrot", answers=True, query=True)
     budget_tokens: int = _setting(256, "default budget for the rendered context, in reader tokens",
@@ -114,6 +125,8 @@ class Settings:
     deadline_s: float = _setting(120.0, "default deadline for one answer in seconds; 0 sets none", low=0)
     abstain_below: float = _setting(0.3, "cosine of the best sentence under which no answer is given", low=0, high=1,
                                     answers=True, query=True)
+    min_sufficiency: float = _setting(0.0, "chance that the context holds the answer under which none is given; 0 always asks",
+                                      low=0, high=1, answers=True, query=True)
     naive_k: int = _setting(5, "chunks in the rank-order fill that savings are counted against", low=1, high=100, query=True)
     max_question_chars: int = _setting(8000, "longer questions are refused", low=1, high=1_000_000)
 
@@ -251,6 +264,8 @@ def _from_file(path: Path | None) -> dict[str, tuple[object, str]]:
 def _from_environment(env: Mapping[str, str]) -> dict[str, tuple[object, str]]:
     found: dict[str, tuple[object, str]] = {}
     for variable, value in env.items():
+        if variable.startswith(_NOT_OURS):
+            continue
         if variable.startswith(PREFIX) and variable[len(PREFIX):] not in _NOT_SETTINGS and value != "":
             found[_known(variable[len(PREFIX):].lower(), variable)] = (value, variable)
     return found
@@ -275,7 +290,8 @@ def _parsed(name: str, value: object, where: str) -> Any:
     try:
         if isinstance(value, bool) or not isinstance(value, (str, int, float, Path)):
             raise ValueError
-        parsed = Path(value).expanduser() if kind is Path else kind(value)  # type: ignore[arg-type]  # a number is no path: TypeError
+        # Absolute: a program may change its directory, and files are named by URIs. A number is no path: TypeError.
+        parsed = Path(value).expanduser().absolute() if kind is Path else kind(value)  # type: ignore[arg-type]
         if kind is int and isinstance(value, float) and value != parsed:
             raise ValueError
     except (TypeError, ValueError):

@@ -29,7 +29,9 @@ from indexers.encoders import Encoder, open_encoder
 from indexers.parsing import InProcess, Parsing, Workers
 from indexers.snapshot import DocumentInfo, Snapshot
 from indexers.writer import writing
-from optimizers.pool import Pool
+from optimizers import BY_CHANCE
+from optimizers.crossencoder.encoder import CrossEncoder, has_cross_encoder, open_cross_encoder
+from optimizers.pool import Pool, Watch
 from rag import collection_settings
 from rag import settings as configuration
 from rag.checks import checked_budget, checked_selector, clean_question
@@ -97,6 +99,7 @@ class ThriftRAG:
         self._vectors: SentenceVectors | None = None
         self._recent: Recent[Any] = Recent(keep_pools)
         self._searcher: Searcher | None = None
+        self._crosses: dict[str, CrossEncoder | None] = {}
         self._lock = Lock()
 
     @classmethod
@@ -152,10 +155,11 @@ class ThriftRAG:
     def ask(self, question: str, *, budget: int | None = None, max_cost: float | None = None, deadline: float | None = None,
             selector: str | None = None, where: Where | None = None, changes: Mapping[str, object] | None = None,
             on_token: Callable[[str], None] | None = None, on_step: Callable[[Step], None] | None = None,
-            cancelled: Callable[[], bool] | None = None) -> Answer:
+            cancelled: Callable[[], bool] | None = None, on_search: Watch | None = None) -> Answer:
         """The answer within `budget` context tokens, `max_cost` US dollars and `deadline` seconds, with its receipt. `where`:
         only from documents that match, as a filter of `rag.filters`, its JSON form, or text like 'year >= 2020'. `changes`:
-        settings for this question alone, by name (`rag.settings.query_names`).
+        settings for this question alone, by name (`rag.settings.query_names`). `on_search` gets every set of passages that the
+        selector asked about.
 
         Raises:
             InputError, BudgetError, DeadlineExceeded, SnapshotError, UpstreamError: see `rag.errors`.
@@ -165,7 +169,7 @@ class ThriftRAG:
         pipeline = self._pipeline(selector, changes)
         if isinstance(pipeline.reader, Preloading):
             pipeline.reader.load()
-        return pipeline.ask(question, budget=ceilings, hooks=Hooks(on_token, on_step, cancelled), where=condition)
+        return pipeline.ask(question, budget=ceilings, hooks=Hooks(on_token, on_step, cancelled, on_search), where=condition)
 
     def context(self, question: str, *, budget: int | None = None, selector: str | None = None, where: Where | None = None,
                 changes: Mapping[str, object] | None = None, extracts: Sequence[Extract] | None = None) -> Prepared:
@@ -297,6 +301,7 @@ class ThriftRAG:
             if self._reader is not None:
                 self._reader.close()
             self._searcher = self._reader = self._encoder = self._vectors = None
+            self._crosses.clear()
 
     def __enter__(self) -> ThriftRAG:
         return self
@@ -313,7 +318,20 @@ class ThriftRAG:
             if self._vectors is None:
                 self._vectors = SentenceVectors(searcher.encoder)
             vectors = self._vectors
-        return Pipeline(searcher, self.reader, vectors, settings, self._recent)
+        return Pipeline(searcher, self.reader, vectors, settings, self._recent, self._cross(settings))
+
+    def _cross(self, settings: Settings) -> CrossEncoder | None:
+        """The cross-encoder that these settings ask for, made once; None where there is none for the embedder or it is off."""
+        if settings.cross_encoder == "off" or settings.selector not in BY_CHANCE:
+            return None
+        if settings.cross_encoder == "auto" and not has_cross_encoder(self.encoder.name):
+            return None
+        with self._lock:
+            if settings.cross_encoder not in self._crosses:
+                self._crosses[settings.cross_encoder] = open_cross_encoder(
+                    settings.cross_encoder, embedder=settings.embedder, cache=self._cache, precision=settings.precision,
+                    threads=settings.threads)
+            return self._crosses[settings.cross_encoder]
 
     def _current(self) -> Searcher:
         """The searcher over the newest published state. One still in use by another thread lives until that thread is done."""

@@ -114,28 +114,97 @@ class Considered:
     why: str
     kept_sentences: tuple[int, ...] = ()
     sentences: int = 0
+    chance: float | None = None     # of its best sentence to hold the answer, where the selector goes by chances
+    # What the choice would lose without the passage, and without each of `kept_sentences`: U(S) - U(S without it). None and
+    # empty for what was dropped, and where the selector's objective has no such thing or it would have to ask a model.
+    marginal: float | None = None
+    sentence_marginals: tuple[float | None, ...] = ()
 
     def to_dict(self) -> dict[str, object]:
         return {
             "chunk_id": self.chunk_id, "source": self.source, "rank": self.rank, "score": round(self.score, 6),
-            "relevance": round(self.relevance, 6), "tokens": self.tokens, "kept": self.kept, "why": self.why,
-            "kept_sentences": list(self.kept_sentences), "sentences": self.sentences,
+            "relevance": round(self.relevance, 6), "chance": _rounded(self.chance), "tokens": self.tokens, "kept": self.kept,
+            "why": self.why, "kept_sentences": list(self.kept_sentences), "sentences": self.sentences,
+            "marginal": _rounded(self.marginal), "sentence_marginals": [_rounded(value) for value in self.sentence_marginals],
         }
+
+
+def _rounded(value: float | None) -> float | None:
+    return None if value is None else round(value, 6)
+
+
+@dataclass(frozen=True, slots=True)
+class Part:
+    """Sentences of one candidate, as indexes into its chunk's; `rank` counts candidates from 1."""
+
+    rank: int
+    chunk_id: str
+    source: str
+    sentences: tuple[int, ...]
+
+    def to_dict(self) -> dict[str, object]:
+        return {"rank": self.rank, "chunk_id": self.chunk_id, "source": self.source, "sentences": list(self.sentences)}
+
+
+@dataclass(frozen=True, slots=True)
+class NextBest:
+    """The best other set that a selector saw and the budget holds: what it has that was not chosen, and the other way round.
+
+    `utility` is that of `Selection`. `tokens`: as the selector counts them while it searches, an estimate for sets of sentences
+    that is meant to be no less than what the rendering costs.
+    """
+
+    utility: float
+    tokens: int
+    added: tuple[Part, ...]
+    removed: tuple[Part, ...]
+
+    def to_dict(self) -> dict[str, object]:
+        return {"utility": round(self.utility, 6), "tokens": self.tokens, "added": [part.to_dict() for part in self.added],
+                "removed": [part.to_dict() for part in self.removed]}
+
+
+Point = tuple[int, float]       # tokens and utility of a set
+
+
+@dataclass(frozen=True, slots=True)
+class SearchPath:
+    """The way that a selector took, for whoever watches it. Tokens as the selector counts while it searches: for sets that were
+    only asked about they may be an estimate.
+
+    `asked`: every set whose utility was computed, in that order. `growth`: the sets by which a selector that adds one piece
+    after the other came to its choice. `greedy`: what growing by gain per token ends at, where sets are searched.
+    `unlisted`: sets that were looked at and are not in `asked`.
+    """
+
+    budget: int
+    asked: tuple[Point, ...]
+    growth: tuple[Point, ...] = ()
+    chosen: Point | None = None
+    next_best: Point | None = None
+    greedy: Point | None = None
+    unlisted: int = 0
 
 
 @dataclass(frozen=True, slots=True)
 class Selection:
-    """What a selector chose, in the order to render. `utility` is the selector's own objective, for comparison only."""
+    """What a selector chose, in the order to render. `utility` is the selector's own objective, for comparison only.
+
+    `degraded`: why it ended before it was done, begun by `stopped:` or `limit:`; the choice is then the best so far. None where it
+    came to its end. `next_best`: None where no other set was seen that the budget holds.
+    """
 
     extracts: tuple[Extract, ...]
     utility: float
     evaluations: int
     considered: tuple[Considered, ...]
+    degraded: str | None = None
+    next_best: NextBest | None = None
 
 
 @dataclass(frozen=True, slots=True)
 class Passage:
-    """One numbered piece of a rendered context and where it comes from."""
+    """One chunk's part of a rendered context. `n`: its mark, shared by neighbours in a document that were rendered as one."""
 
     n: int
     chunk: Chunk

@@ -1,58 +1,82 @@
-"""Fits `optimizers/relevance.json`: the chance that a sentence holds the answer, from six features of retrieval.
+"""Fits `optimizers/relevance.json`: the chance that a sentence holds the answer, from retrieval and from the cross-encoder.
 
-    python -m optimizers.training.relevance --train DATASET_DIR... --test DATASET_DIR... [--limit 250] [--write]
+    python -m optimizers.training.relevance --train DATASET_DIR... --test DATASET_DIR... [--limit 250] [--write plain|read]
 
 Each dataset is ingested into a collection of its own under --home, its questions are retrieved as `ask` would, and every
 sentence of the pool is a row: positive if it stands in a gold passage and contains an answer. Logistic regression by
-Newton's method with a small ridge. Prints, per test set, how often a positive is among the best k sentences, against the
-sum of cosines, and the expected calibration error over ten bins.
+Newton's method with a small ridge, once over what retrieval knows (`plain`) and once with the cross-encoder's scores (`read`),
+each set counting the same. The cross-encoder believes too much on sets that it was trained on: fit `read` on others. Prints, per
+test set, how often a positive is among the best k sentences, and the expected calibration error over ten bins. --plot draws the
+reliability of both.
 """
 
 from __future__ import annotations
 
 import argparse
 import json
-import random
 import sys
+from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
-from numpy.typing import NDArray
 
 from eval.corpus import opened
-from eval.datasets import Question, load
+from eval.datasets import Question, load, sampled
 from eval.metrics import contains
+from optimizers.knowledge_filter import threshold
 from optimizers.pool import Pool, Unit, units
-from optimizers.relevance import FEATURES, WEIGHTS, features
+from optimizers.relevance import PLAIN, READ, WEIGHTS, Matrix, features, read_features
 from rag import settings as configuration
 from rag.llm import Reader
 from rag.settings import Settings
 from rag.thriftrag import ThriftRAG
 
-Matrix = NDArray[np.float64]
-Rows = list[tuple[Matrix, Matrix]]      # per question: features (sentences, 6) and labels (sentences,)
+Rows = list[tuple[Matrix, Matrix]]      # per question: features (sentences, F) and labels (sentences,)
 RIDGE = 1.0
 DEPTHS = (1, 2, 3, 5, 8)
+NAMES = {"plain": PLAIN, "read": READ}
 
 
-def rows(folder: Path, *, limit: int, seed: int, home: Path) -> Rows:
-    """Features and labels for a seeded sample of the answerable questions of one dataset."""
+@dataclass(frozen=True, slots=True)
+class Data:
+    """The rows of one dataset's questions; `read` is empty without a cross-encoder."""
+
+    name: str
+    plain: Rows
+    read: Rows
+
+    def of(self, model: str) -> Rows:
+        return self.plain if model == "plain" else self.read
+
+
+def gathered(folder: Path, *, limit: int, seed: int, home: Path, cross: str) -> Data:
+    """A seeded sample of the answerable English questions of one dataset whose evidence is known."""
     dataset = load(folder)
-    questions = [question for question in dataset.questions if question.answers]
-    random.Random(seed).shuffle(questions)
-    kb = opened(dataset, settings=configuration.load({"home": home}), open_collection=open_alone, reader=None)
+    questions = [each for each in sampled(dataset.questions, seed=seed) if each.answers and each.evidence and each.language == "en"]
+    settings = configuration.load({"home": home, "cross_encoder": cross})
+    kb = opened(dataset, settings=settings, open_collection=open_alone, reader=None)
     assert isinstance(kb, ThriftRAG)  # what open_alone gave: None comes only of cancelling
     with kb:
-        return [labelled(kb, question) for question in questions[:limit]]
+        return labelled(folder.name, [(kb.pool(question.text), question) for question in questions[:limit]])
 
 
 def open_alone(name: str, *, settings: Settings, reader: Reader | None, cold: bool) -> ThriftRAG:
     return ThriftRAG.open(name, settings=settings, reader=reader)
 
 
-def labelled(kb: ThriftRAG, question: Question) -> tuple[Matrix, Matrix]:
-    pool = kb.pool(question.text)
-    return features(pool), np.asarray([positive(pool, question, unit) for unit in units(pool)], np.float64)
+def labelled(name: str, asked: Sequence[tuple[Pool, Question]]) -> Data:
+    plain, read = [], []
+    for pool, question in asked:
+        rows = units(pool)
+        if not rows:
+            continue
+        right = {unit: float(positive(pool, question, unit)) for unit in rows}
+        plain.append((features(pool), np.asarray([right[unit] for unit in rows], np.float64)))
+        if any(candidate.sentence_answers for candidate in pool.candidates):
+            own, matrix = read_features(pool)
+            read.append((matrix, np.asarray([right[unit] for unit in own], np.float64)))
+    return Data(name, plain, read)
 
 
 def positive(pool: Pool, question: Question, unit: Unit) -> bool:
@@ -60,18 +84,21 @@ def positive(pool: Pool, question: Question, unit: Unit) -> bool:
     return chunk.doc_id in question.evidence and contains(chunk.sentence(unit.sentence), question.answers)
 
 
-def fit(data: Rows, *, steps: int = 30) -> tuple[Matrix, float]:
-    """Weights and bias of the logistic regression with ridge RIDGE on standardised features, in the features' own units."""
-    x = np.concatenate([matrix for matrix, _ in data])
-    y = np.concatenate([labels for _, labels in data])
-    scale = x.std(axis=0)
+def fit(sets: Sequence[Rows], *, steps: int = 40) -> tuple[Matrix, float]:
+    """Weights and bias of the logistic regression with ridge RIDGE on standardised features, in the features' own units; each
+    of the sets counts as much as the mean of all."""
+    x = np.concatenate([matrix for data in sets for matrix, _ in data])
+    y = np.concatenate([labels for data in sets for _, labels in data])
+    sizes = [sum(len(labels) for _, labels in data) for data in sets]
+    share = np.repeat([np.mean(sizes) / size for size in sizes], sizes)
+    scale = np.maximum(x.std(axis=0), 1e-9)
     design = np.column_stack([x / scale, np.ones(len(x))])
     penalty = RIDGE * np.diag([1.0] * x.shape[1] + [0.0])
     solution = np.zeros(design.shape[1])
     for _ in range(steps):
-        p = 1 / (1 + np.exp(-design @ solution))
-        gradient = design.T @ (y - p) - penalty @ solution
-        curvature = (design * (p * (1 - p))[:, None]).T @ design + penalty
+        p = 1 / (1 + np.exp(-np.clip(design @ solution, -30, 30)))
+        gradient = design.T @ (share * (y - p)) - penalty @ solution
+        curvature = (design * (share * p * (1 - p))[:, None]).T @ design + penalty
         solution = solution + np.linalg.solve(curvature, gradient)
     return solution[:-1] / scale, float(solution[-1])
 
@@ -85,13 +112,32 @@ def hit_rates(data: Rows, weights: Matrix, bias: float) -> list[float]:
     return [float(share) for share in np.mean(found, axis=0)]
 
 
-def calibration_error(data: Rows, weights: Matrix, bias: float) -> float:
-    """Expected calibration error over ten equal bins of the chance."""
+def reliability(data: Rows, weights: Matrix, bias: float) -> list[tuple[int, float, float]]:
+    """For each of ten equal bins of the chance that is not empty: rows, mean chance, share of positives."""
     p = np.concatenate([1 / (1 + np.exp(-(x @ weights + bias))) for x, _ in data])
     y = np.concatenate([labels for _, labels in data])
     bins = np.minimum((p * 10).astype(int), 9)
-    gaps = [(bins == b).sum() * abs(p[bins == b].mean() - y[bins == b].mean()) for b in range(10) if (bins == b).any()]
-    return float(sum(gaps) / len(p))
+    kept = [bins == b for b in range(10) if (bins == b).any()]
+    return [(int(here.sum()), float(p[here].mean()), float(y[here].mean())) for here in kept]
+
+
+def calibration_error(data: Rows, weights: Matrix, bias: float) -> float:
+    """Expected calibration error over ten equal bins of the chance."""
+    bins = reliability(data, weights, bias)
+    return sum(count * abs(said - true) for count, said, true in bins) / sum(count for count, _, _ in bins)
+
+
+def best_of(data: Rows, weights: Matrix, bias: float) -> tuple[list[float], list[float]]:
+    """Of all candidates the chance of the likeliest sentence: of those that hold a right one, and of the others. Sentences of one
+    candidate have equal features of the chunk."""
+    right: list[float] = []
+    wrong: list[float] = []
+    for x, y in data:
+        p = 1 / (1 + np.exp(-(x @ weights + bias)))
+        chunk = np.unique(x[:, [1, 2, 4]], axis=0, return_inverse=True)[1].reshape(-1)
+        for each in np.unique(chunk):
+            (right if y[chunk == each].any() else wrong).append(float(p[chunk == each].max()))
+    return right, wrong
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -102,23 +148,68 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--limit", type=int, default=250, help="questions per dataset (default 250)")
     parser.add_argument("--seed", type=int, default=7)
     parser.add_argument("--home", type=Path, default=Path("runs/relevance"), help="where the collections go")
-    parser.add_argument("--write", action="store_true", help=f"replace {WEIGHTS.name}")
+    parser.add_argument("--cross", default="auto", help="the cross-encoder: auto (default), off, or a file of weights")
+    parser.add_argument("--keep", type=float, default=0.98, help="share of right candidates to keep by the filter (default .98)")
+    parser.add_argument("--plot", type=Path, help="a PNG of the reliability on the test sets")
+    parser.add_argument("--write", nargs="+", choices=tuple(NAMES), default=[], help=f"models to replace in {WEIGHTS.name}")
     options = parser.parse_args(arguments)
-    train = [row for folder in options.train for row in rows(folder, limit=options.limit, seed=options.seed, home=options.home)]
-    weights, bias = fit(train)
-    print(json.dumps({"weights": dict(zip(FEATURES, weights.round(4).tolist(), strict=True)), "bias": round(bias, 4)}))
-    similarity = np.asarray([1.0, 1.0, 0.0, 0.0, 0.0, 0.0])
-    for folder in options.test:
-        data = rows(folder, limit=options.limit, seed=options.seed, home=options.home)
-        print(json.dumps({"test": folder.name, "n": len(data), "k": DEPTHS,
-                          "fitted": [round(v, 3) for v in hit_rates(data, weights, bias)],
-                          "cosines": [round(v, 3) for v in hit_rates(data, similarity, 0.0)],
-                          "ece": round(calibration_error(data, weights, bias), 4)}))
+    wanted = [name for name in NAMES if name == "plain" or options.cross != "off"]
+
+    def all_of(folders: Sequence[Path]) -> list[Data]:
+        return [gathered(each, limit=options.limit, seed=options.seed, home=options.home, cross=options.cross) for each in folders]
+
+    train, test = all_of(options.train), all_of(options.test)
+    fitted = {name: fit([each.of(name) for each in train if each.of(name)]) for name in wanted}
+    for name, (weights, bias) in fitted.items():
+        print(json.dumps({"model": name, "weights": dict(zip(NAMES[name], weights.round(4).tolist(), strict=True)),
+                          "bias": round(bias, 4)}))
+    for group, sets in (("train", train), ("test", test)):
+        for data in sets:
+            print(json.dumps({group: data.name, "n": len(data.plain), "k": DEPTHS, **{
+                name: {"hits": [round(v, 3) for v in hit_rates(data.of(name), *fitted[name])],
+                       "ece": round(calibration_error(data.of(name), *fitted[name]), 4)} for name in wanted if data.of(name)}}))
+    last = wanted[-1]
+    right, wrong = best_of([rows for each in train for rows in each.of(last)], *fitted[last])
+    below = threshold(right, keep=options.keep)
+    print(json.dumps({"filter": last, "keeps": options.keep, "below": round(below, 5), "right": len(right),
+                      "drops_of_others": round(float(np.mean(np.asarray(wrong) < below)), 3)}))
+    for data in test:
+        yes, no = best_of(data.of(last), *fitted[last])
+        print(json.dumps({"filter_test": data.name, "keeps": round(float(np.mean(np.asarray(yes) >= below)), 3),
+                          "drops_of_others": round(float(np.mean(np.asarray(no) < below)), 3)}))
+    if options.plot:
+        plot(options.plot, [each.read if "read" in fitted else each.plain for each in test], [each.name for each in test],
+             fitted["read" if "read" in fitted else "plain"])
+    stored = json.loads(WEIGHTS.read_text(encoding="utf-8"))
+    for name in options.write:
+        weights, bias = fitted[name]
+        made = {"features": NAMES[name], "weights": [round(w, 6) for w in weights.tolist()], "bias": round(bias, 6),
+                "fitted_on": [each.name for each in options.train], "questions": options.limit, "seed": options.seed}
+        stored["models"] = [*(each for each in stored["models"] if tuple(each["features"]) != NAMES[name]), made]
     if options.write:
-        stored = {"format": 1, "features": FEATURES, "weights": [round(w, 6) for w in weights.tolist()], "bias": round(bias, 6),
-                  "fitted_on": [folder.name for folder in options.train], "questions": options.limit, "seed": options.seed}
         WEIGHTS.write_text(json.dumps(stored, indent=1) + "\n", encoding="utf-8")
     return 0
+
+
+def plot(path: Path, sets: Sequence[Rows], names: Sequence[str], fitted: tuple[Matrix, float]) -> None:
+    """The share of positives against the chance that was said, by set; dots as large as the square root of their rows."""
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(5.6, 5.2), dpi=110, layout="constrained")
+    FigureCanvasAgg(figure)
+    axes = figure.subplots()
+    axes.plot([0, 1], [0, 1], color="0.6", linewidth=0.8)
+    for at, (name, rows) in enumerate(zip(names, sets, strict=True)):
+        bins = reliability(rows, *fitted)
+        said, true = [each[1] for each in bins], [each[2] for each in bins]
+        axes.plot(said, true, color=f"C{at}", label=f"{name} (ECE {calibration_error(rows, *fitted):.3f})")
+        axes.scatter(said, true, s=[3 * count ** 0.5 for count, _, _ in bins], color=f"C{at}", alpha=0.5)
+    axes.set(xlabel="chance that was said", ylabel="share of sentences that hold the answer",
+             title="Reliability, sets not fitted on")
+    axes.legend(fontsize=8)
+    axes.grid(alpha=0.3)
+    figure.savefig(path, format="png", metadata={"Software": None})
 
 
 if __name__ == "__main__":

@@ -3,21 +3,23 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from pathlib import Path
 from typing import Annotated
 
 import typer
 
-from rag.cli import checks, complete, edge, interrupt, options, progress, session, terminal
+from rag.cli import checks, complete, edge, interrupt, options, progress, search_plot, session, terminal
 from rag.errors import InputError
 from rag.filters import as_filter
 from rag.settings import choices
-from rag.types import Answer
+from rag.types import Answer, SearchPath
 
 EXAMPLES = options.examples(
     'thriftrag ask "How long is the warranty?"',
     'thriftrag ask "How long is the warranty?" --budget 128        # at most 128 context tokens',
     'thriftrag ask "Who signs?" -c handbook --trace                # what was considered, kept, dropped and why',
+    'thriftrag ask "Who signs?" --trace-plot search.png            # a picture of the search for a context',
     'thriftrag ask "Summarise the refund rules" --stream           # words as they come',
     'thriftrag ask "Who signs?" --max-cost 0.001 --deadline 20     # at most a tenth of a cent and 20 seconds',
     'thriftrag ask "Who signs?" --where "year >= 2020"             # from documents whose metadata match',
@@ -50,6 +52,10 @@ def ask(
     as_json: options.Json = False,
     trace: Annotated[bool, typer.Option(
         "--trace", help="Show what was considered, kept and dropped, why, and the time of each stage.")] = False,
+    trace_plot: Annotated[Path | None, typer.Option(
+        "--trace-plot", metavar="FILE.png",
+        help="Draw utility against tokens along the search (.png, .svg, .pdf). Needs matplotlib: pip install 'thriftrag[plots]'."
+    )] = None,
     stream: Annotated[bool, typer.Option("--stream", help="Print the answer as it is generated.")] = False,
     home: options.Home = None,
     verbose: options.Verbose = False,
@@ -63,7 +69,8 @@ def ask(
                          code="usage", field="stream", hint="Leave one of them out.")
     tokens, dollars, seconds = checks.budget(budget), checks.max_cost(max_cost), checks.deadline(deadline)
     chosen = checks.choice(selector, flag="--selector", known=choices("selector"))
-    condition = as_filter(where)
+    condition, picture = as_filter(where), search_plot.checked(trace_plot)
+    ways: list[SearchPath] = []
     settings = session.settings(home=home, collection=collection, reader=model, verbose=verbose)
     asked = checks.question(question, limit=settings.max_question_chars)
 
@@ -74,6 +81,7 @@ def ask(
             with session.open_kb(settings, create=False) as kb:
                 return kb.ask(asked, budget=tokens, max_cost=dollars, deadline=seconds, selector=chosen, where=condition,
                               on_token=live.write if live else None, on_step=spinner.on_step,
+                              on_search=ways.append if picture else None,
                               cancelled=lambda: cancelled() or (live is not None and live.lost is not None))
 
         ended = interrupt.run(work, kept=edge.UNCHANGED)
@@ -83,9 +91,22 @@ def ask(
         terminal.print_json(ended.result.to_dict())
     else:
         _tell(ended.result, streamed=live.text if live else None, with_trace=trace)
+    if picture:
+        _drawn(picture, ended.result, ways)
     if ended.stopped:
         print("Stopped. What it has cost so far is above.", file=sys.stderr)
         raise typer.Exit(edge.INTERRUPTED)
+
+
+def _drawn(path: Path, answer: Answer, ways: Sequence[SearchPath]) -> None:
+    """The picture, or why there is none; the answer is told already."""
+    if not ways:
+        print("Nothing was drawn: no candidate came as far as the search.", file=sys.stderr)
+        return
+    [way] = ways
+    selector = next((str(step.facts.get("selector", "")) for step in answer.trace if step.stage == "select"), "")
+    search_plot.save(path, way, selector=selector, question=answer.question)
+    print(f"Drawn: {path}", file=sys.stderr)
 
 
 class _Live:

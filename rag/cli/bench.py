@@ -45,9 +45,10 @@ def bench(
         "--out", metavar="DIR", help="With `all`: where bench.json and bench.md go; what is finished there is kept.")] = None,
     again: Annotated[bool, typer.Option("--again", help="With `all`: measure also what is finished.")] = False,
     weights: Annotated[Path | None, typer.Option(
-        "--weights", metavar="FILE", help="With `retrieval` and `sparse`: term weights to measure. Default: the shipped.")] = None,
+        "--weights", metavar="FILE", help="Weights to measure: term weights with `retrieval` and `sparse`, a cross-encoder with "
+                                          "`relevance`. Default: the shipped.")] = None,
     limit: Annotated[int | None, typer.Option(
-        "--limit", metavar="N", min=1, help="With `retrieval`: questions of each data set at most.")] = None,
+        "--limit", metavar="N", min=1, help="Questions of each data set at most, in benches that ask some.")] = None,
     teacher: Annotated[Path | None, typer.Option(
         "--teacher", metavar="DIR", help="With `retrieval`: folder of SPLADE-tiny, to compare with (extra torch).")] = None,
     as_json: options.Json = False,

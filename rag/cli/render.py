@@ -13,7 +13,7 @@ from rich.panel import Panel
 from rich.table import Table
 from rich.text import Text
 
-from rag.cli import terms
+from rag.cli import candidates, terms
 from rag.cli.tables import grid
 from rag.cli.terminal import clean, one_line
 from rag.cli.words import money, plural
@@ -22,8 +22,8 @@ from rag.types import Answer, Citation, Hit, Receipt, Step
 _QUOTE_CHARS = 240
 _FACT_CHARS = 60
 _BAR_CELLS = 24
-# Facts of a step that are tables of their own.
-_TABLES = frozenset({"considered", "terms"})
+# Facts of a step that are shown apart.
+_TABLES = frozenset({"considered", "degraded", "next_best", "terms"})
 
 
 def outcome(value: Answer) -> Text | None:
@@ -64,8 +64,8 @@ def receipt(value: Receipt) -> Panel:
 
 
 def trace(steps: Sequence[Step]) -> RenderableType:
-    """Every candidate with its fate, then every stage with its time and facts."""
-    considered = [row for step in steps if step.stage == "select" for row in _rows(step.facts.get("considered"))]
+    """Every candidate with its fate, the next best set, then every stage with its time and facts."""
+    chosen = [part for step in steps if step.stage == "select" for part in candidates.choice(step.facts)]
     passages = [row for step in steps if step.stage == "select" for row in _rows(step.facts.get("terms"))]
     stages = Table("stage", box=SIMPLE_HEAD, pad_edge=False)
     stages.add_column("seconds", justify="right")
@@ -73,7 +73,7 @@ def trace(steps: Sequence[Step]) -> RenderableType:
     for step in steps:
         told = "  ".join(f"{name}={_fact(fact)}" for name, fact in step.facts.items() if name not in _TABLES)
         stages.add_row(one_line(step.stage), f"{step.seconds:.3f}", one_line(told))
-    return Group(*([_candidates(considered)] if considered else []), *_terms(passages), stages)
+    return Group(*chosen, *_terms(passages), stages)
 
 
 def note(text: str) -> Text:
@@ -123,19 +123,6 @@ def _times(seconds: Mapping[str, float]) -> str:
     return f"{total}: {stages}" if stages else total
 
 
-def _candidates(rows: Sequence[Mapping[str, object]]) -> Table:
-    table = Table(box=SIMPLE_HEAD, pad_edge=False, title="considered", title_justify="left", title_style="bold")
-    for name in ("rank", "relevance", "score", "tokens"):
-        table.add_column(name, justify="right")
-    for name in ("kept", "source", "why"):
-        table.add_column(name, overflow="fold")
-    for row in rows:
-        rank, tokens, source, why = (one_line(str(row.get(name, ""))) for name in ("rank", "tokens", "source", "why"))
-        relevance, score = _decimals(row.get("relevance"), 3), _decimals(row.get("score"), 4)
-        table.add_row(rank, relevance, score, tokens, _kept(row), source, why, style="" if row.get("kept") else "dim")
-    return table
-
-
 def _terms(passages: Sequence[Mapping[str, object]]) -> list[RenderableType]:
     """Under the source of each chosen passage the terms that it was found by."""
     rows = [(one_line(str(passage.get("source", ""))), _rows(passage.get("terms"))) for passage in passages]
@@ -143,20 +130,6 @@ def _terms(passages: Sequence[Mapping[str, object]]) -> list[RenderableType]:
     most = max((float(weight) for weight in weights if isinstance(weight, (int, float))), default=0.0)
     return [Group(Text(f"terms of the question in {source}", style="bold"), *terms.table(matches, most=most), Text(""))
             for source, matches in rows]
-
-
-def _kept(row: Mapping[str, object]) -> Text:
-    """`sentences 1, 3 of 5`, counted from 1; `all 5 sentences`; or a dash."""
-    chosen = row.get("kept_sentences")
-    if not row.get("kept"):
-        return Text("–")
-    if not isinstance(chosen, Sequence) or len(chosen) == row.get("sentences"):
-        return Text(f"all {row.get('sentences', '')} sentences", style="green")
-    return Text(f"sentences {', '.join(str(index + 1) for index in chosen)} of {row.get('sentences')}", style="green")
-
-
-def _decimals(value: object, places: int) -> str:
-    return f"{value:.{places}f}" if isinstance(value, (int, float)) else ""
 
 
 def _fact(value: object) -> str:

@@ -31,6 +31,7 @@ from rag.types import (
     OnProgress,
     Progress,
     Receipt,
+    SearchPath,
     SearchResult,
     Step,
     TermMatch,
@@ -65,6 +66,8 @@ ANSWER = Answer(
     id="a1", question="How long is the warranty?", text="Two years [1].", verdict="answered", reason=None,
     citations=(Citation(1, "d1-0-aa", "d1", "guide.pdf", 3, 0, 29, "The warranty lasts two years."),), receipt=RECEIPT,
     snapshot="s1", config="c0ffee", trace=STEPS, context=Context("", 0, ()))
+WAY = SearchPath(budget=256, asked=((12, 0.1), (90, 0.7), (30, 0.3), (231, 0.912345), (250, 0.9)), chosen=(231, 0.912345),
+                 next_best=(250, 0.9), greedy=(90, 0.7))
 FAILURE = FileFailure("bad.pdf", "file_encrypted", "bad.pdf is protected with a password.", "Save it without one.")
 
 
@@ -99,6 +102,7 @@ class FakeKB:
     report: IngestReport = IngestReport(added=3, chunks=412, tokens=61_200, seconds=3.4, snapshot="s1")  # frozen
     hits: list[Hit] = field(default_factory=lambda: [HIT])
     notes: tuple[str, ...] = ()
+    way: SearchPath | None = WAY
     rows: list[Row] = field(default_factory=lambda: [DOCUMENT_ROW])
     problems: list[str] = field(default_factory=list)
     tokens: tuple[str, ...] = ("Two ", "years", " [1].")
@@ -120,12 +124,15 @@ class FakeKB:
 
     def ask(self, question: str, *, budget: int | None = None, max_cost: float | None = None, deadline: float | None = None,
             selector: str | None = None, where: Filter | None = None, on_token: Callable[[str], None] | None = None,
-            on_step: Callable[[Step], None] | None = None, cancelled: Callable[[], bool] | None = None) -> Answer:
+            on_step: Callable[[Step], None] | None = None, cancelled: Callable[[], bool] | None = None,
+            on_search: Callable[[SearchPath], None] | None = None) -> Answer:
         self._called("ask", question=question, budget=budget, max_cost=max_cost, deadline=deadline, selector=selector,
                      where=where)
         for step in self.answer.trace:
             if on_step:
                 on_step(step)
+        if on_search and self.way is not None:
+            on_search(self.way)
         for token in self.tokens:
             if on_token:
                 on_token(token)

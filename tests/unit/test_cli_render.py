@@ -24,7 +24,7 @@ from rich.console import Console, RenderableType
 
 from rag.cli import render, tables, terminal, words
 from rag.settings import load
-from rag.types import Hit, IngestReport, Progress, Step, TermMatch
+from rag.types import Considered, Hit, IngestReport, NextBest, Part, Progress, Step, TermMatch
 
 HOSTILE = "\x1b]0;owned\x07\x1b[2J[bold red]x[/] \x9b31m\u202etxt.exe\u2066 :smile: \ud800"
 HARMLESS = "]0;owned[2J[bold red]x[/] 31mtxt.exe :smile: \ufffd"
@@ -52,6 +52,27 @@ def test_receipt_of_estimates_and_nothing_saved() -> None:
 
 def test_trace() -> None:
     check_golden("trace", shown(render.trace(STEPS)))
+
+
+def judged() -> Step:
+    """A step in which everything was computed that there is."""
+    rows = [
+        {**Considered("d1-0-aa", "guide.pdf", 1, 0.0325, 0.71, 120, True, "2 of 5 sentences: the choice would be worth 0.5123 less "
+                      "without it", (0, 2), 5, 0.64, 0.5123, (0.41, None)).to_dict(), "origins": {"bm25": 12.3, "dense": 0.71}},
+        {**Considered("d2-0-bb", "notes.md", 2, 0.0164, 0.55, 80, True, "whole: the choice would be worth 0.0100 more without it",
+                      (0, 1), 2, 0.4, -0.01, (0.0, -0.02)).to_dict(), "origins": {"dense": 0.55}},
+        {**Considered("d3-0-cc", "old.txt", 3, 0.0161, 0.21, 300, False, "says the same as candidate 1", (), 9, 0.003).to_dict(),
+         "origins": {"bm25": 3.0, "sparse": 7.25}}]
+    other = NextBest(0.9, 250, (Part(3, "d3-0-cc", "old.txt", (0, 3)),), (Part(2, "d2-0-bb", "notes.md", (1,)),)).to_dict()
+    return Step("select", 0.0311, {"selector": "mcts", "utility": 0.912345, "considered": rows, "next_best": other,
+                                   "degraded": "stopped: the time for choosing was up"})
+
+
+@pytest.mark.parametrize("width", [160, 100, 60])
+def test_trace_of_a_search(width: int) -> None:
+    text = shown(render.trace([judged()]), width=width)
+    assert max(map(len, text.splitlines())) <= width
+    check_golden(f"trace-search-{width}", text)
 
 
 def test_trace_before_anything_was_selected() -> None:
@@ -141,7 +162,8 @@ def test_no_table_lets_hostile_text_through() -> None:
     answer = dataclasses.replace(ANSWER, reason=HOSTILE, verdict="degraded", text=HOSTILE)
     steps = (Step(HOSTILE, 0.1, {HOSTILE: HOSTILE, "list": [HOSTILE]}),
              Step("select", 0.1, {"considered": [{"source": HOSTILE, "why": HOSTILE, "rank": 1, "kept": True,
-                                                  "kept_sentences": [0], "sentences": 2}]}))
+                                                  "kept_sentences": [0], "sentences": 2, "origins": {HOSTILE: 1.0}}],
+                                  "degraded": HOSTILE, "next_best": {"added": [{"rank": HOSTILE, "source": HOSTILE}]}}))
     document = type(DOCUMENT_ROW)({**DOCUMENT_ROW.to_dict(), "source": HOSTILE, "title": HOSTILE, "id": HOSTILE})
     collection = type(COLLECTION_ROW)({**COLLECTION_ROW.to_dict(), "encoder": HOSTILE, "name": HOSTILE})
     report = IngestReport(failures=(dataclasses.replace(FAILURE, source=HOSTILE, message=HOSTILE, hint=HOSTILE),))

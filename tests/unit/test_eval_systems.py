@@ -77,8 +77,8 @@ def test_without_reading_the_context_is_the_same_and_nobody_is_asked(kb: FakeBas
 
 
 @pytest.mark.parametrize(("name", "changes"), [
-    ("topk", {"selector": "topk", "mode": "hybrid", "abstain_below": 0.0}),
-    ("topk_dense_whole", {"selector": "topk_whole", "mode": "dense", "abstain_below": 0.0}),
+    ("topk", {"selector": "topk", "mode": "hybrid", "abstain_below": 0.0, "second_look": "off"}),
+    ("topk_dense_whole", {"selector": "topk_whole", "mode": "dense", "abstain_below": 0.0, "second_look": "off"}),
     ("greedy", {"selector": "greedy"}), ("thrift", {})])
 def test_systems_are_settings_of_the_pipeline_and_only_ours_may_decline(kb: FakeBase, name: str,
                                                                         changes: dict[str, object]) -> None:

@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 import pytest
 
+from optimizers import SELECTORS, lazy, relevance
+from optimizers.pool import Pool, Unit
+from optimizers.searching import choose
 from rag import ledger, prompts
 from rag.errors import (
     BudgetError,
@@ -26,7 +29,7 @@ from rag.errors import (
 from rag.pooling import Recent
 from rag.settings import Settings, load
 from rag.thriftrag import ThriftRAG, delete_collection, list_collections
-from rag.types import Step, Usage, whole
+from rag.types import SearchPath, Step, Usage, whole
 from tests.fakes import ScriptedReader, WordCounter, WordEncoder
 
 STAGES = ["retrieve", "filter", "select", "render", "generate", "check"]
@@ -114,6 +117,58 @@ def test_the_answer_object_has_the_keys_of_the_contract(kb: ThriftRAG) -> None:
         "model", "cost_usd", "seconds", "naive_tokens", "saved_tokens", "energy_wh", "water_ml", "co2_g", "estimates"}
     select = next(step for step in shape["trace"] if step["stage"] == "select")
     assert {"chunk_id", "score", "relevance", "tokens", "kept", "why"} <= set(select["considered"][0])
+
+
+def test_the_trace_tells_scores_marginals_and_the_next_best_set(kb: ThriftRAG) -> None:
+    answer = kb.ask("How long does the warranty of the kettle last?", selector="lazy")
+    facts = next(step.facts for step in answer.trace if step.stage == "select")
+    rows = facts["considered"]
+    assert isinstance(rows, list)
+    assert facts["degraded"] is None
+    assert {"dense", "bm25"} <= {name for row in rows for name in row["origins"]}
+    assert all(0 <= row["chance"] <= 1 for row in rows)
+    kept = [row for row in rows if row["kept"]]
+    assert kept
+    assert all(len(row["sentence_marginals"]) == len(row["kept_sentences"]) for row in kept)
+    other = facts["next_best"]
+    assert isinstance(other, dict)
+    assert other["utility"] <= facts["utility"]
+    told = json.loads(json.dumps(answer.to_dict()))["trace"]
+    assert next(step for step in told if step["stage"] == "select")["next_best"] == other
+
+
+def test_the_search_is_told_to_whoever_watches_it(kb: ThriftRAG) -> None:
+    ways: list[SearchPath] = []
+    kb.ask("How long does the warranty last?", selector="mcts", budget=64, on_search=ways.append)
+    assert [way.budget for way in ways] == [64]
+    assert ways[0].asked
+
+
+def test_a_choice_that_was_cut_short_is_answered_and_marked(kb: ThriftRAG, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A scorer takes more than half of the time that there is; the reader still answers, from the best so far."""
+    clock = [1000.0]
+    monkeypatch.setattr("rag.pipeline.time.monotonic", lambda: clock[0])
+    fast = relevance.chances
+
+    def slow(pool: Pool) -> Mapping[Unit, float]:
+        clock[0] += 6
+        return fast(pool)
+
+    monkeypatch.setitem(SELECTORS, "lazy", lambda pool, **given: choose(  # type: ignore[index]  # a dict, and changed for a test
+        pool, search=lazy.search, chances=slow, **given))
+    answer = kb.ask("How long does the warranty last?", selector="lazy", deadline=10)
+    assert answer.verdict == "degraded"
+    assert (answer.reason or "").startswith("stopped:")
+    assert answer.context.passages
+    clock[0] = 2000.0
+    with pytest.raises(DeadlineExceeded, match="select"):
+        kb.ask("How long does the warranty last?", selector="lazy", deadline=5)
+
+
+def test_a_caller_that_cancels_before_the_choice_is_told_so(kb: ThriftRAG) -> None:
+    answer = kb.ask("How long does the warranty last?", cancelled=lambda: True)
+    assert answer.verdict == "abstained"
+    assert (answer.reason or "").startswith("stopped:")
 
 
 def test_nothing_relevant_abstains_without_calling_the_reader(kb: ThriftRAG) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -193,15 +194,19 @@ def test_features_by_hand() -> None:
     pool = Pool((candidate("Kettle here. Tea there.", .5, .25, name="a", chunk_cosine=.6, terms=("Kettle", "Tea")),
                  candidate("Nothing else.", .1, name="b", chunk_cosine=.2)), {"Kettle": 3.0, "Tea": 1.0})
     assert relevance.features(pool) == pytest.approx(np.asarray([
-        [.5, .6, 1.0, .75, 0.0, 0.0], [.25, .6, 1.0, .25, 0.0, 0.0], [.1, .2, 0.0, 0.0, np.log(2), .4]]))
+        [.5, .6, 1.0, .75, 0.0, 0.0, 0.0, 2 / 12, 0, 0], [.25, .6, 1.0, .25, 0.0, 0.0, .25, 2 / 12, 0, 0],
+        [.1, .2, 0.0, 0.0, np.log(2), .4, 0.0, 2 / 12, 0, 0]]))
+    asked = replace(pool, question="How many kettles are here?")
+    assert relevance.features(asked)[:, 7:] == pytest.approx(np.asarray([[1 / 12, 1, 0], [2 / 12, 1, 0], [2 / 12, 1, 0]]))
     assert list(relevance.chances(pool)) == units(pool)
 
 
 def test_the_shipped_weights_fit_the_features() -> None:
     stored = json.loads(relevance.WEIGHTS.read_text(encoding="utf-8"))
-    assert tuple(stored["features"]) == relevance.FEATURES
-    assert len(stored["weights"]) == len(relevance.FEATURES)
-    assert stored["fitted_on"]
+    assert [tuple(each["features"]) for each in stored["models"]] == [relevance.PLAIN, relevance.READ]
+    for each in stored["models"]:
+        assert len(each["weights"]) == len(each["features"])
+        assert each["fitted_on"]
 
 
 def test_fitting_recovers_known_weights() -> None:
@@ -209,7 +214,7 @@ def test_fitting_recovers_known_weights() -> None:
     truth, bias = np.asarray([2.0, -1.0, 0.5, 0.0, 0.0, 1.5]), -0.5
     x = rng.normal(size=(20_000, 6))
     y = (rng.random(20_000) < 1 / (1 + np.exp(-(x @ truth + bias)))).astype(float)
-    weights, found = training.fit([(x, y)])
+    weights, found = training.fit([[(x, y)]])
     assert weights == pytest.approx(truth, abs=0.1)
     assert found == pytest.approx(bias, abs=0.1)
     assert training.calibration_error([(x, y)], weights, found) < 0.02

@@ -78,3 +78,9 @@ def test_every_setting_says_what_it_means() -> None:
     assert [row["name"] for row in rows] == names()
     assert all(row["doc"] for row in rows)
     assert all(field.metadata.get("doc") for field in dataclasses.fields(Settings) if field.name != "origin")
+
+
+def test_paths_are_absolute_wherever_the_program_is_started(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    settings = load({"home": "runs/here"}, environ={"THRIFTRAG_MODELS": "cache"})
+    assert (settings.home, settings.models) == (tmp_path / "runs" / "here", tmp_path / "cache")

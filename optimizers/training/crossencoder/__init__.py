@@ -1,0 +1,1 @@
+"""Trains the cross-encoder of `optimizers.crossencoder`; see `__main__`."""
