@@ -158,7 +158,7 @@ class Pipeline:
         reason = self._filter(run, found)
         if reason:
             return (), found.naive_tokens, reason
-        found = self._kept(run, found)
+        found = self._kept(found)
         selection = self._select(run, found, limit)
         reason = None if selection.extracts else selection.degraded or self._too_small(found.candidates, limit)
         return selection.extracts, found.naive_tokens, reason or self._insufficient(found, selection)
@@ -243,15 +243,12 @@ class Pipeline:
         run.encoder_s += time.monotonic() - since
         return read
 
-    def _kept(self, run: _Run, found: _Found) -> _Found:
+    def _kept(self, found: _Found) -> _Found:
         """Without the candidates that the knowledge filter drops, for selectors that go by chances."""
-        below, floor = self.settings.filter_below, self.settings.filter_floor
+        below = self.settings.filter_below
         if not below or self.settings.selector not in BY_CHANCE:
             return found
-        since = time.monotonic()
-        pool = filtered(found.pool, below=below, floor=floor)
-        run.step("knowledge filter", since, below=below, floor=floor, dropped=len(pool.dropped))
-        return replace(found, pool=pool)
+        return replace(found, pool=filtered(found.pool, below=below, floor=self.settings.filter_floor))
 
     def _insufficient(self, found: _Found, selection: Selection) -> str | None:
         """Why the choice is not worth the reader's time, or None."""
@@ -286,7 +283,8 @@ class Pipeline:
         run.degraded = selection.degraded
         considered = [{**row.to_dict(), "origins": {name: round(score, 6) for name, score in hit.origins.items()}}
                       for row, hit in zip(selection.considered, found.candidates, strict=True)]
-        run.step("select", since, selector=self.settings.selector, limit_tokens=limit, utility=round(selection.utility, 6),
+        run.step("select", since, selector=self.settings.selector, limit_tokens=limit, filtered=len(found.pool.dropped),
+                 utility=round(selection.utility, 6),
                  evaluations=selection.evaluations, degraded=selection.degraded,
                  next_best=selection.next_best.to_dict() if selection.next_best else None, considered=considered,
                  sufficiency=round(sufficiency(found.pool, selection.extracts), 4) if self.settings.selector in BY_CHANCE else None,

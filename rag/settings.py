@@ -113,8 +113,8 @@ class Settings:
     cross_encoder: str = _setting("auto", "reads candidates against the question: auto (where the embedder has one), off, or a "
                                   "file of weights", answers=True, query=True)
     cross_pairs: int = _setting(24, "candidates that the cross-encoder reads at most", low=1, high=1000, answers=True, query=True)
-    filter_below: float = _setting(0.0, "candidates less likely to hold the answer are not chosen from; 0 keeps all", low=0, high=1,
-                                   answers=True, query=True)
+    filter_below: float = _setting(0.003, "candidates less likely to hold the answer are not chosen from; 0 keeps all",
+                                   low=0, high=1, answers=True, query=True)
     filter_floor: int = _setting(4, "best candidates that the filter keeps whatever their chance", low=0, high=1000, answers=True,
                                  query=True)
     selector: str = _setting("greedy", "how the context is chosen: greedy, lazy, beam, exact, mcts, or a baseline: topk, "

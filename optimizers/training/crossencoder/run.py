@@ -40,6 +40,7 @@ def run(options: argparse.Namespace, *, command: str, on_progress: OnProgress) -
     out: Path = options.out
     out.mkdir(parents=True, exist_ok=True)
     source = backbone_files(options.backbone, options.model, out, on_progress=on_progress)
+    start_from = upper(source, tap=options.tap)
     encoder = converted(source, out / source.description.name, on_progress=on_progress)
     plan = Plan(steps=options.steps, seed=options.seed, bf16=options.bf16)
     marked = read(options.data, seed=options.seed, most=options.most, largest=options.largest, limit=options.limit)
@@ -47,7 +48,7 @@ def run(options: argparse.Namespace, *, command: str, on_progress: OnProgress) -
     material = prepared.material(marked)
     slices = [*prepared.held_out(material), *(prepared.other(load(folder)) for folder in options.sanity)]
     torch.manual_seed(plan.seed)
-    network = CrossNetwork(upper(source, tap=options.tap))
+    network = CrossNetwork(start_from)
     vocabulary = read_vocabulary(encoder / "tokenizer.json")
     matching = kept_tokens(vocabulary).astype(np.int64)
     history = _history(out / "history.json")
