@@ -3,8 +3,8 @@
 A logistic regression over what a set looks like, fitted by `python -m optimizers.training.answers`, which writes `learned.json`.
 More is not always better here: words that do not help cost a small reader answers, so a set may be worth less than its parts.
 It can take the place of the set function in any search (`searching.choose(worth=...)`) and scores thousands of sets in a few
-milliseconds. Fitted on 120 questions it predicts worse than the set function on data sets that it has not seen (docs/benchmarks.md),
-so no selector goes by it: it is here to be fitted on more.
+milliseconds. Fitted on 120 questions it predicts worse than the set function on data sets that it has not seen (see
+docs/benchmarks.md), so no selector goes by it: it is here to be fitted on more.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """The cross-encoder: pairs a second, what a question waits for it, and what each number of pairs brings.
 
 Every data set is ingested, its questions are retrieved as `ask` would, and the best N candidates by what retrieval knows are read,
-for each N of --sizes (default 0, 6, 12 and 24; 0 reads none). Per set and N: how often a sentence that holds the answer and stands
+for each N of --sizes (default 6, 12 and 24) and for none. Per set and N: how often a sentence that holds the answer and stands
 in a gold passage is the likeliest of the pool, and among the three likeliest, of the questions whose pool holds one. Times: `cold`,
 when no passage was read before, and `warm`, when all were for another question; the pace over 160 tokens a pair.
 """
@@ -43,7 +43,7 @@ def run(options: Options, *, on_progress: OnProgress) -> list[Measurement]:
                                  precision=settings.precision, threads=settings.threads)
     if encoder is None:
         raise ConfigError(f"There is no cross-encoder for {settings.embedder}.", hint="Name a file of weights with --weights.")
-    sizes = options.sizes or PAIRS
+    sizes = (0, *options.sizes) if options.sizes else PAIRS
     rows: list[Measurement] = []
     by_set: dict[int, list[float]] = {size: [] for size in sizes}
     every: list[tuple[Question, Pool]] = []
