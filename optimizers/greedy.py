@@ -26,7 +26,7 @@ from rag.types import Extract, NextBest, Point, SearchPath, Selection
 
 GAMMA = 0.2
 COST_EXPONENT = 0.3
-LAMBDA = 0.1
+LAMBDA = 0.15
 PRICE_TOKENS = 100
 NEAR_DUPLICATE = 0.95
 _TRIES = 4                  # sets that may prove to be over the budget before the next best is given up

@@ -2,7 +2,8 @@
 
 Two logistic regressions over features of a sentence in its pool, fitted by `python -m optimizers.training.relevance`, which
 writes `relevance.json` beside this module and prints how well the chances are calibrated on sets they were not fitted on. The
-first costs no model and decides what the cross-encoder reads; the second adds its scores.
+first costs no model and decides what the cross-encoder reads; the second adds its scores. What was read has the mean of both in
+log-odds, which keeps one odd score of a small model from deciding alone.
 """
 
 from __future__ import annotations
@@ -31,7 +32,8 @@ def chances(pool: Pool) -> dict[Unit, float]:
     if any(candidate.sentence_answers for candidate in pool.candidates):
         weights, bias = model(READ)
         read, rows = read_features(pool)
-        found.update(zip(read, _sigmoid(rows @ weights + bias).tolist(), strict=True))
+        plain = np.asarray([found[unit] for unit in read])
+        found.update(zip(read, _sigmoid((np.log(plain / (1 - plain)) + rows @ weights + bias) / 2).tolist(), strict=True))
     return {unit: chance for unit, chance in found.items() if unit.candidate not in pool.dropped} if pool.dropped else found
 
 

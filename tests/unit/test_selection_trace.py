@@ -144,7 +144,7 @@ def test_greedy_says_why_it_left_something_out() -> None:
     rows = choose_greedily(pool, budget=60, render=rendered, stop=go_on, chances=lambda _: chances).considered
     assert [row.kept for row in rows] == [True, False, False, False]
     assert rows[1].why == "says the same as candidate 1"
-    assert rows[2].why.startswith("its best sentence would add 0.0004, and its 9 tokens cost 0.0090")
+    assert rows[2].why.startswith("its best sentence would add 0.0004, and its 9 tokens cost 0.0135")
     assert "did not fit" in rows[3].why
 
 
