@@ -9,24 +9,16 @@ that it was not fitted on stays.
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Mapping
 
-from optimizers import relevance
-from optimizers.pool import Pool
+from optimizers.pool import Pool, Unit, best_of
 
 
-def filtered(pool: Pool, *, below: float, floor: int) -> Pool:
+def filtered(pool: Pool, chances: Mapping[Unit, float], *, below: float, floor: int) -> Pool:
     """The pool with `dropped`: candidates whose best sentence has a chance under `below`, but for the `floor` best of all."""
-    best = best_chances(pool)
+    best = best_of(chances)
     ranked = sorted(best, key=lambda i: (-best[i], i))
     return dataclasses.replace(pool, dropped=frozenset(i for i in ranked[floor:] if best[i] < below))
-
-
-def best_chances(pool: Pool) -> dict[int, float]:
-    """The chance of each candidate's likeliest sentence."""
-    best: dict[int, float] = {}
-    for unit, chance in relevance.chances(pool).items():
-        best[unit.candidate] = max(best.get(unit.candidate, 0.0), chance)
-    return best
 
 
 def threshold(right: list[float], *, keep: float) -> float:

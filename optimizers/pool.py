@@ -116,14 +116,20 @@ class Marginals:
 NO_MARGINALS = Marginals({}, {})
 
 
+def best_of(chances: Mapping[Unit, float]) -> dict[int, float]:
+    """The chance of each candidate's likeliest sentence."""
+    best: dict[int, float] = {}
+    for unit, chance in chances.items():
+        best[unit.candidate] = max(best.get(unit.candidate, 0.0), chance)
+    return best
+
+
 def explain(pool: Pool, extracts: Sequence[Extract], why_not: Callable[[int], str], *, chances: Mapping[Unit, float] | None = None,
             marginals: Marginals = NO_MARGINALS) -> tuple[Considered, ...]:
     """One row per candidate for the trace; `why_not` gives the reason for a candidate that was left out. What was kept says what
     the choice would lose without it, where `chances` decided."""
     kept = {extract.chunk.id: extract for extract in extracts}
-    best: dict[int, float] = {}
-    for unit, chance in (chances or {}).items():
-        best[unit.candidate] = max(best.get(unit.candidate, 0.0), chance)
+    best = best_of(chances or {})
     rows = []
     for i, candidate in enumerate(pool.candidates):
         extract = kept.get(candidate.chunk.id)

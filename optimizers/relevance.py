@@ -16,8 +16,8 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from optimizers import wanted
 from optimizers.pool import Candidate, Pool, Unit, units
+from optimizers.wanted import Wanted, signs, wanted
 
 Matrix = NDArray[np.float64]
 WEIGHTS = Path(__file__).with_name("relevance.json")
@@ -28,12 +28,16 @@ READ = (*PLAIN, "sentence_answer", "chunk_answer", "behind_best_sentence", "behi
 
 def chances(pool: Pool) -> dict[Unit, float]:
     """Chance for every sentence of the candidates that were not dropped, in (0, 1)."""
-    found = plain_chances(pool)
+    if not pool.candidates:
+        return {}
+    every = features(pool)
+    odds = _odds(every, PLAIN)
+    found = dict(zip(units(pool), _sigmoid(odds).tolist(), strict=True))
     if any(candidate.sentence_answers for candidate in pool.candidates):
-        weights, bias = model(READ)
-        read, rows = read_features(pool)
-        plain = np.asarray([found[unit] for unit in read])
-        found.update(zip(read, _sigmoid((np.log(plain / (1 - plain)) + rows @ weights + bias) / 2).tolist(), strict=True))
+        read, rows = read_features(pool, every)
+        plain = dict(zip(found, odds.tolist(), strict=True))
+        both = (np.asarray([plain[unit] for unit in read]) + _odds(rows, READ)) / 2
+        found.update(zip(read, _sigmoid(both).tolist(), strict=True))
     return {unit: chance for unit, chance in found.items() if unit.candidate not in pool.dropped} if pool.dropped else found
 
 
@@ -41,25 +45,25 @@ def plain_chances(pool: Pool) -> dict[Unit, float]:
     """The same without the cross-encoder."""
     if not pool.candidates:
         return {}
-    weights, bias = model(PLAIN)
-    return dict(zip(units(pool), _sigmoid(features(pool) @ weights + bias).tolist(), strict=True))
+    return dict(zip(units(pool), _sigmoid(_odds(features(pool), PLAIN)).tolist(), strict=True))
 
 
 def features(pool: Pool) -> Matrix:
     """One row per sentence in the order of `units`, one column per name in PLAIN."""
     best = max(candidate.relevance for candidate in pool.candidates)
-    rows = [_row(pool, candidate, rank, sentence, best) for rank, candidate in enumerate(pool.candidates)
+    asked = wanted(pool.question)
+    rows = [_row(pool, candidate, rank, sentence, best, asked) for rank, candidate in enumerate(pool.candidates)
             for sentence in range(len(candidate.chunk.sentences))]
     return np.asarray(rows, np.float64)
 
 
-def read_features(pool: Pool) -> tuple[list[Unit], Matrix]:
-    """The sentences that the cross-encoder read, and a row for each, one column per name in READ."""
+def read_features(pool: Pool, plain: Matrix) -> tuple[list[Unit], Matrix]:
+    """The sentences that the cross-encoder read, and a row for each, one column per name in READ. `plain`: the `features`."""
     whole = {i: float(np.logaddexp.reduce(candidate.sentence_answers)) for i, candidate in enumerate(pool.candidates)
              if candidate.sentence_answers}
     best_chunk = max(whole.values())
     best_sentence = max(max(pool.candidates[i].sentence_answers) for i in whole)
-    rows = dict(zip(units(pool), features(pool), strict=True))
+    rows = dict(zip(units(pool), plain, strict=True))
     read = [unit for unit in rows if unit.candidate in whole]
     added = [(answer, whole[unit.candidate], best_sentence - answer, best_chunk - whole[unit.candidate])
              for unit in read for answer in [pool.candidates[unit.candidate].sentence_answers[unit.sentence]]]
@@ -76,16 +80,23 @@ def model(names: tuple[str, ...]) -> tuple[Matrix, float]:
     raise ValueError(f"{WEIGHTS} has no model over {names}")
 
 
-def _row(pool: Pool, candidate: Candidate, rank: int, sentence: int, best: float) -> tuple[float, ...]:
+def _row(pool: Pool, candidate: Candidate, rank: int, sentence: int, best: float, asked: Wanted) -> tuple[float, ...]:
     everywhere, own = frozenset().union(*candidate.sentence_terms), candidate.sentence_relevance[sentence]
     return (own, candidate.relevance, _share(pool, everywhere), _share(pool, candidate.sentence_terms[sentence]), math.log1p(rank),
             best - candidate.relevance, max(candidate.sentence_relevance) - own,
-            *wanted.signs(pool.question, candidate.chunk.sentence(sentence)))
+            *signs(asked, candidate.chunk.sentence(sentence)))
 
 
 def _share(pool: Pool, terms: frozenset[str]) -> float:
     total = sum(pool.term_weights.values())
     return sum(pool.term_weights[term] for term in sorted(terms)) / total if total else 0.0
+
+
+def _odds(rows: Matrix, names: tuple[str, ...]) -> Matrix:
+    """In logarithms."""
+    weights, bias = model(names)
+    found: Matrix = rows @ weights + bias
+    return found
 
 
 def _sigmoid(scores: Matrix) -> Matrix:

@@ -9,16 +9,14 @@ questions that the documents answer from those they do not: `thriftrag bench abs
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 
-from optimizers import relevance
 from optimizers.pool import Pool, Unit
 from rag.types import Extract
 
 
-def sufficiency(pool: Pool, extracts: Sequence[Extract]) -> float:
+def sufficiency(pool: Pool, chances: Mapping[Unit, float], extracts: Sequence[Extract]) -> float:
     """In [0, 1); 0 of nothing. Sentences that are in no candidate of the pool count nothing."""
-    chances = relevance.chances(pool)
     place = {candidate.chunk.id: i for i, candidate in enumerate(pool.candidates)}
     chosen = (Unit(place[extract.chunk.id], sentence) for extract in extracts if extract.chunk.id in place
               for sentence in extract.sentences)

@@ -4,6 +4,7 @@ of other languages ask for nothing in particular, and their sentences are all th
 from __future__ import annotations
 
 import re
+from dataclasses import dataclass
 
 _NUMBER = re.compile(
     r"\b(?:how (?:many|much|long|old|far|tall|big|often|fast|large|high|deep)|when|(?:what|which) (?:year|date|day|month|century|"
@@ -39,13 +40,25 @@ def names(sentence: str) -> list[str]:
     return _CAPITAL.findall(sentence)
 
 
-def signs(question: str, sentence: str) -> tuple[float, float, float]:
+@dataclass(frozen=True, slots=True)
+class Wanted:
+    """What a question asks for, and its words."""
+
+    words: frozenset[str]
+    number: bool
+    name: bool
+
+
+def wanted(question: str) -> Wanted:
+    return Wanted(frozenset(words(question)), wants_number(question), wants_name(question))
+
+
+def signs(asked: Wanted, sentence: str) -> tuple[float, float, float]:
     """Share of a dozen words that the question lacks; 1 if it asks for a number and the sentence has none; 1 if it asks for a name
     and the sentence has one that the question lacks."""
-    asked = words(question)
-    new = min(len(words(sentence) - asked), _MANY) / _MANY
-    missing = wants_number(question) and not has_number(sentence)
-    named = wants_name(question) and any(name.lower() not in asked for name in names(sentence))
+    new = min(len(words(sentence) - asked.words), _MANY) / _MANY
+    missing = asked.number and not has_number(sentence)
+    named = asked.name and any(name.lower() not in asked.words for name in names(sentence))
     return new, float(missing), float(named)
 
 

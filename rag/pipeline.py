@@ -12,7 +12,7 @@ from dataclasses import dataclass, field, replace
 
 from indexers import lexical
 from indexers.sentences import split
-from optimizers import BY_CHANCE, SELECTORS, WHOLE
+from optimizers import BY_CHANCE, SELECTORS, WHOLE, relevance
 from optimizers.context import render
 from optimizers.crossencoder import reading
 from optimizers.crossencoder.encoder import CrossEncoder
@@ -158,10 +158,9 @@ class Pipeline:
         reason = self._filter(run, found)
         if reason:
             return (), found.naive_tokens, reason
-        found = self._kept(found)
-        selection = self._select(run, found, limit)
+        selection, chance = self._select(run, found, limit)
         reason = None if selection.extracts else selection.degraded or self._too_small(found.candidates, limit)
-        return selection.extracts, found.naive_tokens, reason or self._insufficient(found, selection)
+        return selection.extracts, found.naive_tokens, reason or self._insufficient(chance)
 
     def answer_from(self, question: str, extracts: Sequence[Extract], *, budget: Budget, hooks: Hooks = Hooks()) -> Answer:
         """The answer from a given ordered choice, which must fit the budget; empty asks the reader alone."""
@@ -243,20 +242,10 @@ class Pipeline:
         run.encoder_s += time.monotonic() - since
         return read
 
-    def _kept(self, found: _Found) -> _Found:
-        """Without the candidates that the knowledge filter drops, for selectors that go by chances."""
-        below = self.settings.filter_below
-        if not below or self.settings.selector not in BY_CHANCE:
-            return found
-        return replace(found, pool=filtered(found.pool, below=below, floor=self.settings.filter_floor))
-
-    def _insufficient(self, found: _Found, selection: Selection) -> str | None:
-        """Why the choice is not worth the reader's time, or None."""
+    def _insufficient(self, chance: float | None) -> str | None:
+        """Why a choice of that sufficiency is not worth the reader's time, or None."""
         least = self.settings.min_sufficiency
-        if not least or self.settings.selector not in BY_CHANCE or not selection.extracts:
-            return None
-        chance = sufficiency(found.pool, selection.extracts)
-        if chance >= least:
+        if chance is None or chance >= least:
             return None
         return (f"insufficient: the best context holds the answer with a chance of {chance:.2f}, under the threshold of "
                 f"{least:.2f} (setting min_sufficiency)")
@@ -275,21 +264,27 @@ class Pipeline:
                     f"{self.settings.abstain_below:.2f} (setting abstain_below)")
         return None
 
-    def _select(self, run: _Run, found: _Found, limit: int) -> Selection:
-        since = time.monotonic()
+    def _select(self, run: _Run, found: _Found, limit: int) -> tuple[Selection, float | None]:
+        """The choice, and the chance that it suffices where the selector goes by chances."""
+        since, settings = time.monotonic(), self.settings
+        pool = found.pool
+        chances = relevance.chances(pool) if settings.selector in BY_CHANCE else None
+        if chances is not None and settings.filter_below:
+            pool = filtered(pool, chances, below=settings.filter_below, floor=settings.filter_floor)
         selector = SELECTORS[self.settings.selector]
-        selection = selector(found.pool, budget=limit, render=lambda extracts: render(extracts, counter=self.reader.tokenizer),
+        selection = selector(pool, budget=limit, render=lambda extracts: render(extracts, counter=self.reader.tokenizer),
                              stop=run.halfway(), watch=run.hooks.on_search)
         run.degraded = selection.degraded
+        chance = None if chances is None else sufficiency(pool, chances, selection.extracts)
         considered = [{**row.to_dict(), "origins": {name: round(score, 6) for name, score in hit.origins.items()}}
                       for row, hit in zip(selection.considered, found.candidates, strict=True)]
-        run.step("select", since, selector=self.settings.selector, limit_tokens=limit, filtered=len(found.pool.dropped),
+        run.step("select", since, selector=self.settings.selector, limit_tokens=limit, filtered=len(pool.dropped),
                  utility=round(selection.utility, 6),
                  evaluations=selection.evaluations, degraded=selection.degraded,
                  next_best=selection.next_best.to_dict() if selection.next_best else None, considered=considered,
-                 sufficiency=round(sufficiency(found.pool, selection.extracts), 4) if self.settings.selector in BY_CHANCE else None,
+                 sufficiency=None if chance is None else round(chance, 4),
                  **self._explained(run, found, selection))
-        return selection
+        return selection, chance
 
     def _explained(self, run: _Run, found: _Found, selection: Selection) -> dict[str, object]:
         """For each chosen passage what the question's terms add to its sparse score, where that was searched."""

@@ -98,7 +98,7 @@ def asked(kb: ThriftRAG, question: Question) -> Asked:
     pool = kb.pool(question.text)
     chosen = [_extract(passage) for passage in answer.context.passages]
     chances = relevance.chances(pool)
-    enough = sufficiency(pool, chosen)
+    enough = sufficiency(pool, chances, chosen)
     refused = answer.verdict == "abstained" or prompts.abstains(answer.text)
     wrong = question.unanswerable or refused or f1(answer.text, question.answers) < _RIGHT
     return Asked({"sufficiency": enough, "best chance": max(chances.values(), default=0.0),

@@ -17,13 +17,13 @@ import numpy as np
 
 from eval.bench import Measurement, Options
 from eval.corpus import opened
-from eval.datasets import Question, load, sampled
+from eval.datasets import Question, load
 from eval.statistics import bootstrap_interval
 from optimizers import relevance
 from optimizers.crossencoder import reading
 from optimizers.crossencoder.encoder import CrossEncoder, open_cross_encoder
 from optimizers.pool import Pool, Unit
-from optimizers.training.relevance import open_alone, positive
+from optimizers.training.relevance import answerable, open_alone, positive
 from rag.errors import ConfigError
 from rag.models import ModelCache
 from rag.settings import Settings
@@ -68,7 +68,7 @@ def run(options: Options, *, on_progress: OnProgress) -> list[Measurement]:
 
 def asked(folder: Path, *, settings: Settings, limit: int, seed: int, on_progress: OnProgress) -> list[tuple[Question, Pool]]:
     dataset = load(folder)
-    questions = [each for each in sampled(dataset.questions, seed=seed) if each.answers and each.evidence and each.language == "en"]
+    questions = answerable(dataset, seed=seed)
     kb = opened(dataset, settings=settings, open_collection=open_alone, reader=None, on_progress=on_progress)
     assert isinstance(kb, ThriftRAG)  # what open_alone gave: None comes only of cancelling
     with kb:

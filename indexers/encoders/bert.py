@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 
 Weights = Mapping[str, NDArray[np.float32]]
 IR = "openvino_model.xml"
-_GELU = {"gelu": "erf", "gelu_new": "tanh", "gelu_pytorch_tanh": "tanh"}
+ACTIVATIONS = {"gelu": "erf", "gelu_new": "tanh", "gelu_pytorch_tanh": "tanh"}
 _OURS = {"Transformer", "Pooling", "Normalize"}
 _PROBES = ("", "What is checked here is the file that was written.", "naïve 量子 🙂 " * 40)
 
@@ -35,7 +35,7 @@ def why_not(folder: Path) -> str | None:
     config = read_json(folder / "config.json")
     if config.get("model_type") != "bert" or config.get("position_embedding_type", "absolute") != "absolute":
         return f"its architecture is {config.get('model_type')}"
-    if config.get("hidden_act") not in _GELU:
+    if config.get("hidden_act") not in ACTIVATIONS:
         return f"its activation is {config.get('hidden_act')}"
     if not (folder / "model.safetensors").is_file() or not (folder / "tokenizer.json").is_file():
         return "it has no model.safetensors or no tokenizer.json"
@@ -84,7 +84,7 @@ def build(config: Mapping[str, Any], weights: Weights, *, description: Descripti
         ModelCorrupt: a tensor that the configuration calls for is missing.
     """
     openvino = import_openvino()
-    ops = BertOps(weights, epsilon=float(config["layer_norm_eps"]), activation=_GELU[config["hidden_act"]])
+    ops = BertOps(weights, epsilon=float(config["layer_norm_eps"]), activation=ACTIVATIONS[config["hidden_act"]])
     ids, mask = ops.input("input_ids"), ops.input("attention_mask")
     attendable = ops.opset.convert(mask, "f32")
     # Large enough to vanish in the softmax, small enough for every float type.

@@ -60,13 +60,13 @@ class OpenVinoEncoder:
         self._tokenizer = EncoderTokenizer.from_file(folder / "tokenizer.json", max_tokens=self.max_tokens)
         ranges = int8.find(folder, identity=self.name)
         self.precision = precision_of(precision, has_ranges=ranges is not None)
-        graph = _with_embedding(model or _load(folder), description)
+        graph = _with_embedding(model or load_graph(folder), description)
         if self.precision == "int8" and ranges is not None:
             graph = int8.quantised(graph, int8.read(ranges))
         # A core for each batch: a fifth more passages a second than all cores on one batch after the other, as nobody waits
         # at the end of every layer.
-        self._streams = threads or _cores()
-        self._compiled = _compile(graph, precision=self.precision, streams=self._streams)
+        self._streams = threads or cores()
+        self._compiled = compile_graph(graph, precision=self.precision, streams=self._streams)
         self._inputs = [port.any_name for port in self._compiled.inputs]
         self.padding = Padding()
         # Kept for life: threads that come and go with every call leave memory behind in the runtime.
@@ -214,7 +214,7 @@ def precision_of(choice: str, *, has_ranges: bool) -> str:
     return "bf16" if "BF16" in capabilities else "f32"
 
 
-def _load(folder: Path) -> Model:
+def load_graph(folder: Path) -> Model:
     try:
         return core().read_model(folder / IR)
     except RuntimeError as error:
@@ -243,11 +243,11 @@ def _with_embedding(model: Model, description: Description) -> Model:
     return model
 
 
-def _cores() -> int:
+def cores() -> int:
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
-def _compile(model: Model, *, precision: str, streams: int) -> CompiledModel:
+def compile_graph(model: Model, *, precision: str, streams: int) -> CompiledModel:
     # What is not a product of 8-bit integers runs in bf16 where that is real.
     bf16 = precision == "bf16" or (precision == "int8" and "BF16" in core().get_property("CPU", "OPTIMIZATION_CAPABILITIES"))
     config: dict[str, Any] = {"INFERENCE_PRECISION_HINT": "bf16" if bf16 else "f32", "NUM_STREAMS": str(streams),

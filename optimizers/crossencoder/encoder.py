@@ -14,8 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from indexers.encoders import int8
-from indexers.encoders.bert import IR
-from indexers.encoders.openvino import batches, described, precision_of
+from indexers.encoders.openvino import batches, compile_graph, cores, described, load_graph, padded_length, precision_of
 from indexers.encoders.term_weights_tokens import kept_tokens, read_vocabulary
 from indexers.encoders.tokenizing import EncoderTokenizer
 from optimizers.crossencoder import model as files
@@ -23,7 +22,6 @@ from optimizers.crossencoder.graph import joint, lower
 from optimizers.crossencoder.model import CrossModel, Floats
 from rag.errors import ConfigError, ModelCorrupt, SnapshotMismatch
 from rag.models import ModelCache, resolve
-from rag.models.runtime import core
 
 if TYPE_CHECKING:
     from openvino import CompiledModel, InferRequest
@@ -34,7 +32,6 @@ QUESTION_TOKENS = 48
 NOTHING = -30.0             # of a sentence without a token that was read: no chance at all
 # Passages whose lower layers are kept: 137 tokens of 384 numbers in half precision are 105 kB.
 _KEPT = 512
-_STEP = 16
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,12 +72,14 @@ class CrossEncoder:
         self.name = self.model.name
         self._tokenizer = EncoderTokenizer.from_file(folder / "tokenizer.json", max_tokens=description.max_tokens)
         self._kept_tokens = kept_tokens(read_vocabulary(folder / "tokenizer.json"))
-        self._pad = description.pad_token_id
-        self._streams = threads or _cores()
+        self._pad, self._longest = description.pad_token_id, description.max_tokens
+        self._streams = threads or cores()
         self._lower = _compiled_lower(folder, description.identity, self.model, precision=precision, streams=self._streams)
         self._joint = _compiled_joint(self.model, files.ranges_of(path), precision=precision, streams=self._streams)
         self._pool = ThreadPoolExecutor(self._streams, thread_name_prefix="cross-encode")
         self._states: OrderedDict[str, _States] = OrderedDict()
+        # Kept, as making one costs memory and time.
+        self._idle: dict[CompiledModel, list[InferRequest]] = {self._lower: [], self._joint: []}
         self._lock = threading.Lock()
 
     def score(self, question: str, passages: Sequence[Read]) -> list[Floats]:
@@ -92,7 +91,7 @@ class CrossEncoder:
         """
         if not passages:
             return []
-        asked = self._of([question], limit=QUESTION_TOKENS)[0]
+        [asked] = self._computed([question], limit=QUESTION_TOKENS)
         states = self._of([each.text for each in passages])
         tokens: list[Floats] = [np.zeros(0, np.float32)] * len(passages)
         words = np.unique(asked.ids[self._kept_tokens[asked.ids]])
@@ -137,13 +136,13 @@ class CrossEncoder:
                 found[number] = np.logaddexp.reduce(own.astype(np.float64)) - self.model.bias
         return found
 
-    def _of(self, texts: Sequence[str], *, limit: int | None = None) -> list[_States]:
+    def _of(self, texts: Sequence[str]) -> list[_States]:
         """States of the lower layers, kept for the most recent."""
         with self._lock:
             known = {text: self._states[text] for text in texts if text in self._states}
         missing = [text for text in dict.fromkeys(texts) if text not in known]
         if missing:
-            known.update(zip(missing, self._computed(missing, limit=limit), strict=True))
+            known.update(zip(missing, self._computed(missing), strict=True))
             with self._lock:
                 for text in texts:
                     self._states[text] = known[text]
@@ -152,7 +151,7 @@ class CrossEncoder:
                     self._states.popitem(last=False)
         return [known[text] for text in texts]
 
-    def _computed(self, texts: Sequence[str], *, limit: int | None) -> list[_States]:
+    def _computed(self, texts: Sequence[str], *, limit: int | None = None) -> list[_States]:
         rows = [np.asarray(row[:limit], np.int64) for row in self._tokenizer.encode(texts)]
         found: list[_States] = [_States(np.zeros((0, 0), np.float16), row) for row in rows]
 
@@ -176,15 +175,19 @@ class CrossEncoder:
         waiting = deque(batches(lengths))
 
         def work() -> None:
-            request = compiled.create_infer_request()
+            with self._lock:
+                request = self._idle[compiled].pop() if self._idle[compiled] else None
+            request = request or compiled.create_infer_request()
             while True:
                 try:
                     batch = waiting.popleft()
                 except IndexError:
-                    return
+                    break
                 longest = max(lengths[at] for at in batch)
-                request.infer(feed(batch, -(-longest // _STEP) * _STEP), share_inputs=True)
+                request.infer(feed(batch, padded_length(longest, limit=self._longest)), share_inputs=True)
                 keep(request, batch)
+            with self._lock:
+                self._idle[compiled].append(request)
 
         working = [self._pool.submit(work) for _ in range(min(self._streams, len(waiting)))]
         wait(working)
@@ -217,32 +220,17 @@ def open_cross_encoder(choice: str, *, embedder: str, cache: ModelCache, precisi
 
 
 def _compiled_lower(folder: Path, identity: str, model: CrossModel, *, precision: str, streams: int) -> CompiledModel:
-    try:
-        graph = core().read_model(folder / IR)
-    except RuntimeError as error:
-        raise ModelCorrupt(f"{folder / IR} cannot be read: {str(error).strip().splitlines()[-1]}",
-                           hint="Pull or convert the model again.") from error
-    ranges = int8.find(folder, identity=identity)
-    if precision_of(precision, has_ranges=ranges is not None) == "int8" and ranges is not None:
+    graph, ranges = load_graph(folder), int8.find(folder, identity=identity)
+    chosen = precision_of(precision, has_ranges=ranges is not None)
+    if chosen == "int8" and ranges is not None:
         graph = int8.quantised(graph, int8.read(ranges))
-    return _compile(lower(graph, tap=model.facts.tap), precision=precision, streams=streams)
+    return compile_graph(lower(graph, tap=model.facts.tap), precision=chosen, streams=streams)
 
 
 def _compiled_joint(model: CrossModel, ranges: Path, *, precision: str, streams: int) -> CompiledModel:
-    graph = joint(model)
-    if ranges.is_file() and precision_of(precision, has_ranges=True) == "int8":
+    """Weights without ranges of their own run in floats, whatever the encoder runs in."""
+    graph, small = joint(model), ranges.is_file()
+    chosen = precision_of("auto" if precision == "int8" and not small else precision, has_ranges=small)
+    if chosen == "int8":
         graph = int8.quantised(graph, int8.read(ranges))
-    return _compile(graph, precision=precision, streams=streams)
-
-
-def _compile(graph: object, *, precision: str, streams: int) -> CompiledModel:
-    """What is not in 8 bits runs in bf16 where that is real, unless full precision is asked for."""
-    bf16 = precision == "bf16" or (precision != "f32" and "BF16" in core().get_property("CPU", "OPTIMIZATION_CAPABILITIES"))
-    return core().compile_model(graph, "CPU", {"INFERENCE_PRECISION_HINT": "bf16" if bf16 else "f32", "NUM_STREAMS": str(streams),
-                                               "INFERENCE_NUM_THREADS": streams, "CPU_RUNTIME_CACHE_CAPACITY": 64})
-
-
-def _cores() -> int:
-    import os
-
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    return compile_graph(graph, precision=chosen, streams=streams)

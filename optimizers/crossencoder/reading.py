@@ -7,7 +7,7 @@ import dataclasses
 from indexers.store import passage_text
 from optimizers import relevance
 from optimizers.crossencoder.encoder import CrossEncoder, Read
-from optimizers.pool import Candidate, Pool, duplicates
+from optimizers.pool import Candidate, Pool, best_of, duplicates
 
 
 def read(pool: Pool, question: str, *, encoder: CrossEncoder, pairs: int) -> Pool:
@@ -21,9 +21,7 @@ def read(pool: Pool, question: str, *, encoder: CrossEncoder, pairs: int) -> Poo
 
 def first_cut(pool: Pool, *, pairs: int) -> list[int]:
     """Indexes of the candidates with the likeliest sentences, by what retrieval knows; ties by rank."""
-    best: dict[int, float] = {}
-    for unit, chance in relevance.plain_chances(pool).items():
-        best[unit.candidate] = max(best.get(unit.candidate, 0.0), chance)
+    best = best_of(relevance.plain_chances(pool))
     twins = duplicates(pool)
     return sorted((i for i in best if i not in twins), key=lambda i: (-best[i], i))[:pairs]
 

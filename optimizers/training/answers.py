@@ -23,7 +23,7 @@ import numpy as np
 
 from eval.cache import CachingReader
 from eval.corpus import FOLDER, opened
-from eval.datasets import Question, load, sampled
+from eval.datasets import Question, load
 from eval.metrics import f1
 from optimizers import relevance
 from optimizers.coefficients import shipped as coefficients
@@ -31,7 +31,8 @@ from optimizers.context import render
 from optimizers.learned import NAMES, WEIGHTS, LearnedWorth
 from optimizers.packed import Floats, Packed, packed
 from optimizers.searching import ordered
-from optimizers.training.relevance import open_alone
+from optimizers.training.logistic import fitted
+from optimizers.training.relevance import answerable, open_alone
 from optimizers.utility import SetUtility
 from optimizers.utility_compiled import complete
 from rag import settings as configuration
@@ -43,7 +44,6 @@ from rag.thriftrag import ThriftRAG
 BUDGETS = (64, 128, 256)
 RANDOM_SETS = 4
 RIGHT = 0.5
-RIDGE = 1.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,7 +79,7 @@ def drawn(arrays: Packed, utility: SetUtility, rng: random.Random) -> list[int]:
 def gathered(folder: Path, *, limit: int, seed: int, settings: Settings, reader: CachingReader, tell: Callable[[str], None]
              ) -> list[Row]:
     dataset = load(folder)
-    questions = [each for each in sampled(dataset.questions, seed=seed) if each.answers and each.evidence and each.language == "en"]
+    questions = answerable(dataset, seed=seed)
     kb = opened(dataset, settings=settings, open_collection=open_alone, reader=reader)
     assert isinstance(kb, ThriftRAG)  # what open_alone gave: None comes only of cancelling
     found: list[Row] = []
@@ -108,22 +108,9 @@ def asked(kb: ThriftRAG, question: Question, *, number: int, seed: int) -> list[
     return found
 
 
-def fit(sets: Sequence[Sequence[Row]], *, steps: int = 60) -> tuple[Floats, float]:
-    """Each data set counts the same. Weights in the features' own units."""
-    x = np.concatenate([[row.features for row in rows] for rows in sets])
-    y = np.asarray([row.f1 for rows in sets for row in rows])
-    share = np.repeat([len(x) / len(sets) / len(rows) for rows in sets], [len(rows) for rows in sets])
-    middle, scale = x.mean(0), np.maximum(x.std(0), 1e-9)
-    design = np.column_stack([(x - middle) / scale, np.ones(len(x))])
-    penalty = RIDGE * np.diag([1.0] * x.shape[1] + [0.0])
-    solution = np.zeros(design.shape[1])
-    for _ in range(steps):
-        p = 1 / (1 + np.exp(-np.clip(design @ solution, -30, 30)))
-        gradient = design.T @ (share * (y - p)) - penalty @ solution
-        curvature = (design * (share * p * (1 - p))[:, None]).T @ design + penalty
-        solution = solution + np.linalg.solve(curvature, gradient)
-    weights = solution[:-1] / scale
-    return weights, float(solution[-1] - middle @ weights)
+def fit(sets: Sequence[Sequence[Row]]) -> tuple[Floats, float]:
+    """Weights and bias of the logistic regression; see `logistic.fitted`."""
+    return fitted([(np.asarray([row.features for row in rows]), np.asarray([row.f1 for row in rows])) for rows in sets])
 
 
 def area(scores: Floats, right: Floats) -> float:
@@ -198,16 +185,16 @@ def main(arguments: list[str] | None = None) -> int:
         train, test = all_of(options.train), all_of(options.test)
     finally:
         reader.end()
-    fitted = fit([rows for rows in train.values() if rows])
-    print(json.dumps({"weights": dict(zip(NAMES, fitted[0].round(4).tolist(), strict=True)), "bias": round(fitted[1], 4)}))
+    model = fit([rows for rows in train.values() if rows])
+    print(json.dumps({"weights": dict(zip(NAMES, model[0].round(4).tolist(), strict=True)), "bias": round(model[1], 4)}))
     for name in train:      # of a model that has not seen the set
         others = [rows for other, rows in train.items() if other != name and rows]
         if others:
             print(json.dumps({"left_out": name, **report(train[name], fit(others))}))
     for name, rows in test.items():
-        print(json.dumps({"test": name, **report(rows, fitted)}))
+        print(json.dumps({"test": name, **report(rows, model)}))
     if options.write:
-        stored = {"format": 1, "features": NAMES, "weights": [round(w, 6) for w in fitted[0].tolist()], "bias": round(fitted[1], 6),
+        stored = {"format": 1, "features": NAMES, "weights": [round(w, 6) for w in model[0].tolist()], "bias": round(model[1], 6),
                   "reader": options.reader, "fitted_on": list(train), "questions": options.limit, "seed": options.seed}
         WEIGHTS.write_text(json.dumps(stored, indent=1) + "\n", encoding="utf-8")
     return 0

@@ -22,18 +22,18 @@ from pathlib import Path
 import numpy as np
 
 from eval.corpus import opened
-from eval.datasets import Question, load, sampled
+from eval.datasets import Dataset, Question, load, sampled
 from eval.metrics import contains
 from optimizers.knowledge_filter import threshold
 from optimizers.pool import Pool, Unit, units
 from optimizers.relevance import PLAIN, READ, WEIGHTS, Matrix, features, read_features
+from optimizers.training.logistic import fitted
 from rag import settings as configuration
 from rag.llm import Reader
 from rag.settings import Settings
 from rag.thriftrag import ThriftRAG
 
 Rows = list[tuple[Matrix, Matrix]]      # per question: features (sentences, F) and labels (sentences,)
-RIDGE = 1.0
 DEPTHS = (1, 2, 3, 5, 8)
 NAMES = {"plain": PLAIN, "read": READ}
 
@@ -53,12 +53,17 @@ class Data:
 def gathered(folder: Path, *, limit: int, seed: int, home: Path, cross: str) -> Data:
     """A seeded sample of the answerable English questions of one dataset whose evidence is known."""
     dataset = load(folder)
-    questions = [each for each in sampled(dataset.questions, seed=seed) if each.answers and each.evidence and each.language == "en"]
+    questions = answerable(dataset, seed=seed)
     settings = configuration.load({"home": home, "cross_encoder": cross})
     kb = opened(dataset, settings=settings, open_collection=open_alone, reader=None)
     assert isinstance(kb, ThriftRAG)  # what open_alone gave: None comes only of cancelling
     with kb:
         return labelled(folder.name, [(kb.pool(question.text), question) for question in questions[:limit]])
+
+
+def answerable(dataset: Dataset, *, seed: int) -> list[Question]:
+    """The English questions with answers whose evidence is known, in a seeded order."""
+    return [each for each in sampled(dataset.questions, seed=seed) if each.answers and each.evidence and each.language == "en"]
 
 
 def open_alone(name: str, *, settings: Settings, reader: Reader | None, cold: bool) -> ThriftRAG:
@@ -72,9 +77,10 @@ def labelled(name: str, asked: Sequence[tuple[Pool, Question]]) -> Data:
         if not rows:
             continue
         right = {unit: float(positive(pool, question, unit)) for unit in rows}
-        plain.append((features(pool), np.asarray([right[unit] for unit in rows], np.float64)))
+        every = features(pool)
+        plain.append((every, np.asarray([right[unit] for unit in rows], np.float64)))
         if any(candidate.sentence_answers for candidate in pool.candidates):
-            own, matrix = read_features(pool)
+            own, matrix = read_features(pool, every)
             read.append((matrix, np.asarray([right[unit] for unit in own], np.float64)))
     return Data(name, plain, read)
 
@@ -84,23 +90,10 @@ def positive(pool: Pool, question: Question, unit: Unit) -> bool:
     return chunk.doc_id in question.evidence and contains(chunk.sentence(unit.sentence), question.answers)
 
 
-def fit(sets: Sequence[Rows], *, steps: int = 40) -> tuple[Matrix, float]:
-    """Weights and bias of the logistic regression with ridge RIDGE on standardised features, in the features' own units; each
-    of the sets counts as much as the mean of all."""
-    x = np.concatenate([matrix for data in sets for matrix, _ in data])
-    y = np.concatenate([labels for data in sets for _, labels in data])
-    sizes = [sum(len(labels) for _, labels in data) for data in sets]
-    share = np.repeat([np.mean(sizes) / size for size in sizes], sizes)
-    scale = np.maximum(x.std(axis=0), 1e-9)
-    design = np.column_stack([x / scale, np.ones(len(x))])
-    penalty = RIDGE * np.diag([1.0] * x.shape[1] + [0.0])
-    solution = np.zeros(design.shape[1])
-    for _ in range(steps):
-        p = 1 / (1 + np.exp(-np.clip(design @ solution, -30, 30)))
-        gradient = design.T @ (share * (y - p)) - penalty @ solution
-        curvature = (design * (share * p * (1 - p))[:, None]).T @ design + penalty
-        solution = solution + np.linalg.solve(curvature, gradient)
-    return solution[:-1] / scale, float(solution[-1])
+def fit(sets: Sequence[Rows]) -> tuple[Matrix, float]:
+    """Weights and bias of the logistic regression; see `logistic.fitted`."""
+    return fitted([(np.concatenate([matrix for matrix, _ in data]), np.concatenate([labels for _, labels in data]))
+                   for data in sets])
 
 
 def hit_rates(data: Rows, weights: Matrix, bias: float) -> list[float]:
@@ -159,30 +152,30 @@ def main(arguments: list[str] | None = None) -> int:
         return [gathered(each, limit=options.limit, seed=options.seed, home=options.home, cross=options.cross) for each in folders]
 
     train, test = all_of(options.train), all_of(options.test)
-    fitted = {name: fit([each.of(name) for each in train if each.of(name)]) for name in wanted}
-    for name, (weights, bias) in fitted.items():
+    models = {name: fit([each.of(name) for each in train if each.of(name)]) for name in wanted}
+    for name, (weights, bias) in models.items():
         print(json.dumps({"model": name, "weights": dict(zip(NAMES[name], weights.round(4).tolist(), strict=True)),
                           "bias": round(bias, 4)}))
     for group, sets in (("train", train), ("test", test)):
         for data in sets:
             print(json.dumps({group: data.name, "n": len(data.plain), "k": DEPTHS, **{
-                name: {"hits": [round(v, 3) for v in hit_rates(data.of(name), *fitted[name])],
-                       "ece": round(calibration_error(data.of(name), *fitted[name]), 4)} for name in wanted if data.of(name)}}))
+                name: {"hits": [round(v, 3) for v in hit_rates(data.of(name), *models[name])],
+                       "ece": round(calibration_error(data.of(name), *models[name]), 4)} for name in wanted if data.of(name)}}))
     last = wanted[-1]
-    right, wrong = best_of([rows for each in train for rows in each.of(last)], *fitted[last])
+    right, wrong = best_of([rows for each in train for rows in each.of(last)], *models[last])
     below = threshold(right, keep=options.keep)
     print(json.dumps({"filter": last, "keeps": options.keep, "below": round(below, 5), "right": len(right),
                       "drops_of_others": round(float(np.mean(np.asarray(wrong) < below)), 3)}))
     for data in test:
-        yes, no = best_of(data.of(last), *fitted[last])
+        yes, no = best_of(data.of(last), *models[last])
         print(json.dumps({"filter_test": data.name, "keeps": round(float(np.mean(np.asarray(yes) >= below)), 3),
                           "drops_of_others": round(float(np.mean(np.asarray(no) < below)), 3)}))
     if options.plot:
-        plot(options.plot, [each.read if "read" in fitted else each.plain for each in test], [each.name for each in test],
-             fitted["read" if "read" in fitted else "plain"])
+        plot(options.plot, [each.read if "read" in models else each.plain for each in test], [each.name for each in test],
+             models["read" if "read" in models else "plain"])
     stored = json.loads(WEIGHTS.read_text(encoding="utf-8"))
     for name in options.write:
-        weights, bias = fitted[name]
+        weights, bias = models[name]
         made = {"features": NAMES[name], "weights": [round(w, 6) for w in weights.tolist()], "bias": round(bias, 6),
                 "fitted_on": [each.name for each in options.train], "questions": options.limit, "seed": options.seed}
         stored["models"] = [*(each for each in stored["models"] if tuple(each["features"]) != NAMES[name]), made]

@@ -15,7 +15,6 @@ from __future__ import annotations
 
 import argparse
 import json
-import shlex
 import sys
 import tempfile
 from collections.abc import Mapping, Sequence
@@ -30,6 +29,7 @@ from eval.origins.judged import judged
 from eval.origins.opened import Opened, loaded, opened
 from eval.origins.scored import Scored
 from eval.origins.ways import fused
+from indexers.training.telling import as_command
 from rag import settings as configuration
 from rag.errors import ConfigError, RagError
 from rag.types import Progress
@@ -134,9 +134,7 @@ def _line(found: Fit) -> str:
 def main(arguments: list[str] | None = None) -> int:
     options = _parser().parse_args(arguments)
     given = sys.argv[1:] if arguments is None else arguments
-    # As it can be run elsewhere: of paths only the names are kept.
-    names = [Path(each).name if "/" in each else each for each in given]
-    command = shlex.join(["python", "-m", "retrievers.training.fusion", *names])
+    command = as_command("retrievers.training.fusion", given)
     try:
         settings = configuration.load({} if options.home is None else {"home": options.home})
         with tempfile.TemporaryDirectory(prefix="thriftrag-fusion-") as scratch:

@@ -12,7 +12,6 @@ from __future__ import annotations
 
 import argparse
 import json
-import shlex
 import sys
 import tempfile
 from collections.abc import Mapping, Sequence
@@ -27,6 +26,7 @@ from eval.looks import MEASURES, Searched, judged, searched
 from eval.origins.opened import loaded
 from eval.statistics import mean
 from indexers.encoders import open_encoder
+from indexers.training.telling import as_command
 from rag import settings as configuration
 from rag.errors import ConfigError, RagError
 from rag.models import ModelCache
@@ -127,8 +127,6 @@ def run(folders: Sequence[Path], *, settings: Settings, limit: int, seed: int, c
 def main(arguments: list[str] | None = None) -> int:
     options = _parser().parse_args(arguments)
     given = sys.argv[1:] if arguments is None else arguments
-    # As it can be run elsewhere: of paths only the names are kept.
-    names = [Path(each).name if "/" in each else each for each in given]
     try:
         settings = configuration.load({} if options.home is None else {"home": options.home})
         with ExitStack() as stack:
@@ -136,7 +134,7 @@ def main(arguments: list[str] | None = None) -> int:
                 scratch = stack.enter_context(tempfile.TemporaryDirectory(prefix="thriftrag-second-look-"))
                 settings = replace(settings, home=Path(scratch))
             found = run(options.data, settings=settings, limit=options.limit, seed=options.seed,
-                        command=shlex.join(["python", "-m", "retrievers.training.second_look", *names]))
+                        command=as_command("retrievers.training.second_look", given))
     except RagError as error:
         print(error, file=sys.stderr)
         return 1

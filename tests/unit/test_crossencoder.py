@@ -61,7 +61,7 @@ def encoder(made: tuple[Path, CrossNetwork, Path]) -> CrossEncoder:
 
 def by_network(encoder: CrossEncoder, network: CrossNetwork, question: str, passage: Read) -> np.ndarray:
     """The same from torch, a pair at a time, over the states that OpenVINO gave."""
-    asked, read_ = encoder._of([question], limit=QUESTION_TOKENS)[0], encoder._of([passage.text])[0]
+    asked, read_ = encoder._computed([question], limit=QUESTION_TOKENS)[0], encoder._of([passage.text])[0]
     kept = kept_tokens(encoder_vocabulary(encoder))
     words = {int(token) for token in asked.ids if kept[token]}
     matched = torch.tensor([[float(int(token) in words) for token in read_.ids]])
@@ -177,7 +177,7 @@ def test_features_of_what_was_read_by_hand() -> None:
                  candidate("Not read.", .3, name="c")), {})
     pool = replace(pool, candidates=(replace(pool.candidates[0], sentence_answers=(1.0, -1.0)),
                                      replace(pool.candidates[1], sentence_answers=(-2.0,)), pool.candidates[2]))
-    rows, matrix = relevance.read_features(pool)
+    rows, matrix = relevance.read_features(pool, relevance.features(pool))
     whole = math.log(math.exp(1) + math.exp(-1))
     assert rows == [Unit(0, 0), Unit(0, 1), Unit(1, 0)]
     assert matrix[:, :10] == pytest.approx(relevance.features(pool)[:3])
@@ -298,7 +298,7 @@ def test_losses_by_hand(trained: Trained) -> None:
 
         tokens, _ = scored(network, passages=material.passages, queries=material.queries, rows=batch.passages,
                            asked=np.repeat(batch.queries, 3), matching=trained.matching, device="cpu", bf16=False)
-    where = places(material, batch.passages)
+    where = places(material.passages, material.place, batch.passages)
     z = tokens.numpy().astype(np.float64)
     chances: dict[bool, list[float]] = {True: [], False: []}
     spans, divergences = [], []

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from optimizers.wanted import has_number, names, signs, wants_name, wants_number
+from optimizers.wanted import has_number, names, signs, wanted, wants_name, wants_number
 
 
 @pytest.mark.parametrize(("question", "number", "name"), [
@@ -34,8 +34,8 @@ def test_numbers_and_names_in_sentences() -> None:
 
 def test_signs_by_hand() -> None:
     question = "When did Strauss design the bridge?"
-    assert signs(question, "Strauss designed the bridge in 1930.") == (3 / 12, 0.0, 0.0)
-    assert signs(question, "Strauss did design the bridge.") == (0.0, 1.0, 0.0)
-    assert signs("Who designed it?", "It was designed by Joseph Strauss.") == (4 / 12, 0.0, 1.0)
-    assert signs("Who was Strauss?", "People say that Strauss was ill.") == (4 / 12, 0.0, 0.0)
-    assert signs("", " ".join(f"w{at}" for at in range(40)))[0] == 1.0
+    assert signs(wanted(question), "Strauss designed the bridge in 1930.") == (3 / 12, 0.0, 0.0)
+    assert signs(wanted(question), "Strauss did design the bridge.") == (0.0, 1.0, 0.0)
+    assert signs(wanted("Who designed it?"), "It was designed by Joseph Strauss.") == (4 / 12, 0.0, 1.0)
+    assert signs(wanted("Who was Strauss?"), "People say that Strauss was ill.") == (4 / 12, 0.0, 0.0)
+    assert signs(wanted(""), " ".join(f"w{at}" for at in range(40)))[0] == 1.0

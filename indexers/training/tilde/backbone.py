@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from indexers.encoders.bert import build, why_not
+from indexers.encoders.bert import ACTIVATIONS, build, why_not
 from indexers.encoders.describe import Description, describe, read_json
 from indexers.encoders.term_weights import LINEAR, NORMS
 from indexers.encoders.term_weights_tokens import addable_tokens, folded_tokens, kept_tokens, read_vocabulary, vocabulary_digest
@@ -18,7 +18,6 @@ from rag.errors import ConfigError, ModelCorrupt
 if TYPE_CHECKING:
     from openvino import Model
 
-_ACTIVATIONS = {"gelu": "erf", "gelu_new": "tanh", "gelu_pytorch_tanh": "tanh"}
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -72,5 +71,5 @@ def backbone(source: Published, *, tap: int) -> Backbone:
     addable = addable_tokens(vocabulary) & (folds == np.arange(len(folds)))
     return Backbone(source.description.identity, vocabulary_digest(vocabulary),
                     source.tensors["embeddings.word_embeddings.weight"], layer, tap, int(config["num_attention_heads"]),
-                    float(config["layer_norm_eps"]), _ACTIVATIONS[config["hidden_act"]], kept_tokens(vocabulary),
+                    float(config["layer_norm_eps"]), ACTIVATIONS[config["hidden_act"]], kept_tokens(vocabulary),
                     addable, folds)

@@ -60,16 +60,12 @@ def quality(network: CrossNetwork, held: Slice, *, matching: Ints, device: str, 
 def scores(network: CrossNetwork, held: Slice, at: int, *, matching: Ints, device: str, bf16: bool = False
            ) -> tuple[Floats, Floats]:
     """Of the candidates of one question: each sentence, (P, sentences), and each passage, (P,)."""
-    from optimizers.training.crossencoder.loop import scored
+    from optimizers.training.crossencoder.loop import places, scored
 
     rows = held.rows[at]
     tokens, _ = scored(network, passages=held.passages, queries=held.queries, rows=rows, asked=np.repeat(held.asked[at], len(rows)),
                        matching=matching, device=device, bf16=bf16)
-    starts = held.passages.starts
-    where = np.full(tokens.shape, -1, np.int64)
-    for place, row in enumerate(rows):
-        own = held.place[starts[row]:starts[row + 1]]
-        where[place, :len(own)] = own
+    where = places(held.passages, held.place, rows)
     found = pooled(tokens, torch.from_numpy(where).to(device), count=int(where.max()) + 1)
     return found.cpu().numpy(), found.logsumexp(1).cpu().numpy()
 

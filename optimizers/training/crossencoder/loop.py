@@ -14,6 +14,7 @@ from pathlib import Path
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 from torch.nn import functional
 from torch.nn.utils import clip_grad_norm_
@@ -58,12 +59,12 @@ def scored(network: CrossNetwork, *, passages: States, queries: States, rows: In
     return torch.cat(found)[torch.from_numpy(np.argsort(order, kind="stable")).to(device)], lengths
 
 
-def places(material: Material, rows: Ints) -> Ints:
-    """The sentence of each token of these passages, (P, T), below 0 outside."""
-    starts = material.passages.starts
+def places(passages: States, place: NDArray[np.int32], rows: Ints) -> Ints:
+    """The sentence of each token of these passages, (P, T), below 0 outside; `place` as in `Material`."""
+    starts = passages.starts
     found = np.full((len(rows), int((starts[rows + 1] - starts[rows]).max())), -1, np.int64)
     for at, row in enumerate(rows):
-        own = material.place[starts[row]:starts[row + 1]]
+        own = place[starts[row]:starts[row + 1]]
         found[at, :len(own)] = own
     return found
 
@@ -74,7 +75,7 @@ def loss_of(network: CrossNetwork, material: Material, batch: Batch, *, plan: Pl
     count, size = len(batch.queries), plan.group
     tokens, _ = scored(network, passages=material.passages, queries=material.queries, rows=batch.passages,
                        asked=np.repeat(batch.queries, size), matching=matching, device=device, bf16=plan.bf16)
-    where = torch.from_numpy(places(material, batch.passages)).to(device)
+    where = torch.from_numpy(places(material.passages, material.place, batch.passages)).to(device)
     inside = where >= 0
     seen = torch.where(inside, tokens, UNSEEN).view(count, size, -1)
     right = torch.zeros_like(where, dtype=torch.bool)

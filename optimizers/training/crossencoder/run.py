@@ -13,6 +13,7 @@ import torch
 
 from eval.datasets import load
 from indexers.encoders import int8
+from indexers.encoders.bert import ACTIVATIONS
 from indexers.encoders.describe import read_json
 from indexers.encoders.term_weights_tokens import kept_tokens, read_vocabulary
 from indexers.training.backbones import backbone_files, converted
@@ -28,8 +29,6 @@ from optimizers.training.crossencoder.prepare import Prepared
 from optimizers.training.crossencoder.ranges import fit_ranges
 from rag.errors import ConfigError
 from rag.types import OnProgress, Progress
-
-_ACTIVATIONS = {"gelu": "erf", "gelu_new": "tanh", "gelu_pytorch_tanh": "tanh"}
 
 
 def run(options: argparse.Namespace, *, command: str, on_progress: OnProgress) -> None:
@@ -98,7 +97,7 @@ def upper(source: Published, *, tap: int) -> Upper:
         raise ConfigError(f"There is no layer above {tap}: {source.description.identity} has {layers}.", field="tap",
                           hint=f"Use 0 to {layers - 1}.")
     facts = CrossFacts(source.description.identity, tap, int(config["num_attention_heads"]), float(config["layer_norm_eps"]),
-                       _ACTIVATIONS[config["hidden_act"]])
+                       ACTIVATIONS[config["hidden_act"]])
     prefixes = [f"encoder.layer.{at}." for at in range(tap, layers)]
     return Upper(facts, tuple({name.removeprefix(prefix): source.tensors[name] for name in named(prefix)} for prefix in prefixes))
 
