@@ -15,11 +15,11 @@ from fastapi.routing import APIRoute
 from starlette.exceptions import HTTPException
 from starlette.requests import ClientDisconnect
 
-from api import logs
+from api import logs, openai_errors
 from api.edge import Edge
-from api.errors import BadRequest, Later, MethodRefused, NotFound, body_of, headers_of, status_of
-from api.responses import as_json
-from api.routes import ask, collections, documents, health, jobs, records, search
+from api.errors import BadRequest, Later, MethodRefused, NotFound, status_of
+from api.problems import problem
+from api.routes import ask, chat, collections, documents, health, jobs, models, records, search
 from api.schemas.responses import ANSWER_EXAMPLE, ERROR_EXAMPLES, error_example
 from api.service import Service
 from api.stream import Gone
@@ -27,7 +27,7 @@ from api.strict import refused, scope_of
 from rag import __version__
 from rag.errors import RagError
 
-_ROUTERS = tuple(module.router for module in (ask, search, collections, documents, jobs, records, health))
+_ROUTERS = tuple(module.router for module in (ask, chat, models, search, collections, documents, jobs, records, health))
 Handler = Callable[[Request, Exception], Coroutine[Any, Any, Response]]
 _ABOUT = """Answers questions from your own documents within a hard token budget, with citations and a receipt for each.
 
@@ -71,8 +71,7 @@ async def _on_ours(request: Request, error: RagError) -> Response:
         service.metrics.refused.labels(error.code).inc()
     if status >= 500:
         logs.defect(error, error.code)
-    return as_json(body_of(error, request_id=request.state.request_id, hidden=service.hidden), status=status,
-                   headers=headers_of(error))
+    return problem(error, path=request.url.path, request_id=request.state.request_id, hidden=service.hidden)
 
 
 async def _on_invalid(request: Request, error: RequestValidationError) -> Response:
@@ -116,7 +115,9 @@ def _described(app: FastAPI) -> dict[str, Any]:
 def _without_defaults(schema: dict[str, Any]) -> dict[str, Any]:
     """The framework describes its own validation error, which is answered in our shape instead. Adds examples."""
     ours = {"$ref": "#/components/schemas/ErrorBody"}
-    for operation in [operation for path in schema["paths"].values() for operation in path.values()]:
+    for path, operation in [(path, operation) for path, methods in schema["paths"].items() for operation in methods.values()]:
+        if openai_errors.speaks(path):
+            operation["responses"].pop("422", None)     # such clients are told 400
         for status, response in operation["responses"].items():
             content = response.get("content", {}).get("application/json")
             if content is None:

@@ -40,6 +40,7 @@ class Question:
     deadline_s: float | None
     selector: str | None = None
     where: Filter | None = None
+    answer_tokens: int | None = None    # the longest answer, where it is not the setting's
     arrived: float = field(default_factory=time.monotonic)
 
 
@@ -81,9 +82,10 @@ def answer(kb: ThriftRAG, question: Question, *, books: Books, cancelled: thread
         if left is not None and left <= 0:
             raise DeadlineExceeded(f"The deadline of {question.deadline_s:g} s passed while the question waited in line.",
                                    hint="Allow more time with deadline_s, or try again when the server is less busy.")
+        changes = None if question.answer_tokens is None else {"reader_max_tokens": question.answer_tokens}
         return kb.ask(question.text, budget=question.budget_tokens, max_cost=question.max_cost_usd, deadline=left,
-                      selector=question.selector, where=question.where, on_token=on_token if tell is not None else None,
-                      on_step=on_step, cancelled=cancelled.is_set)
+                      selector=question.selector, where=question.where, changes=changes,
+                      on_token=on_token if tell is not None else None, on_step=on_step, cancelled=cancelled.is_set)
 
     found = _recorded(work, question, books, ended=lambda answer: _ended(answer, cancelled))
     books.metrics.answered(found)

@@ -15,10 +15,10 @@ from dataclasses import dataclass, field
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from api import logs
-from api.errors import BodyTimeout, BodyTooLarge, body_of, defect, headers_of, status_of
+from api.errors import BodyTimeout, BodyTooLarge, defect
 from api.keys import Key
 from api.metrics import Metrics
-from api.responses import as_json
+from api.problems import problem
 from api.settings import ServerSettings
 from api.stream import Gone
 from rag.errors import RagError
@@ -142,7 +142,7 @@ async def _answer(error: RagError, scope: Scope, receive: Receive, send: Send, s
     """An error as the response, unless one has begun: then the connection ends, and the client sees that it is not complete."""
     if seen.status:
         return
-    response = as_json(body_of(error, request_id=seen.request_id), status=status_of(error), headers=headers_of(error))
+    response = problem(error, path=scope["path"], request_id=seen.request_id)
     await response(scope, receive, send)
 
 

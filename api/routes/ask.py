@@ -38,7 +38,7 @@ async def ask(request: Request, body: AskRequest, caller: Caller) -> Response:
     """Answers from the collection within the budget, with citations and a receipt. When the documents do not hold the answer, the
     verdict says so: that is an outcome and no error."""
     service = service_of(request)
-    running = await _begin(service, request, body, caller)
+    running = await begin(service, request, body, caller)
     if body.stream:
         return EventStream(_events(service, request, running, trace=body.trace), ping_s=service.server.ping_s,
                            on_end=running.call_off)
@@ -46,7 +46,7 @@ async def ask(request: Request, body: AskRequest, caller: Caller) -> Response:
     return as_json(answer.to_dict(trace=body.trace))
 
 
-class _Running:
+class Running:
     """A question under way: its future answer, and what it has told so far."""
 
     def __init__(self, call_off: Callable[[], None]) -> None:
@@ -55,11 +55,13 @@ class _Running:
         self.future: asyncio.Future[Answer]
 
 
-async def _begin(service: Service, request: Request, body: AskRequest, key: Key) -> _Running:
-    """Checks, sets aside and begins. Raises what a refusal is, before anything has been sent or spent."""
-    question, kb = await service.at_door(lambda: _checked(service, body, key))
+async def begin(service: Service, request: Request, body: AskRequest, key: Key, *, endpoint: str = "ask",
+                answer_tokens: int | None = None, carried_tokens: int = 0) -> Running:
+    """Checks, sets aside and begins. Raises what a refusal is, before anything has been sent or spent. `answer_tokens`: the
+    longest answer, where that is shorter than the setting. `carried_tokens`: of the budget, what earlier turns have taken."""
+    question, kb = await service.at_door(lambda: _checked(service, body, key, answer_tokens, carried_tokens))
     flag = service.started()
-    running = _Running(flag.set)
+    running = Running(flag.set)
     loop = asyncio.get_running_loop()
 
     def tell(name: str, data: dict[str, object]) -> None:
@@ -70,14 +72,15 @@ async def _begin(service: Service, request: Request, body: AskRequest, key: Key)
         taken.callback(service.places.take(key))
         taken.callback(await service.at_door(lambda: service.ceilings.take(key, _cost(question, kb))))
         held = taken.pop_all()
-    books = service.books(key, request, "ask")
+    books = service.books(key, request, endpoint)
     running.future = service.asks.submit(lambda: asking.answer(
         kb, question, books=books, cancelled=flag, tell=tell if body.stream else None), after=held.close)
     running.future.add_done_callback(lambda _: running.told.put_nowait(None))
     return running
 
 
-def _checked(service: Service, body: AskRequest, key: Key) -> tuple[Question, ThriftRAG]:
+def _checked(service: Service, body: AskRequest, key: Key, answer_tokens: int | None,
+             carried_tokens: int) -> tuple[Question, ThriftRAG]:
     """Everything that can be refused without asking the collection anything."""
     server = service.server
     if body.selector is not None and body.selector not in choices("selector"):
@@ -93,19 +96,22 @@ def _checked(service: Service, body: AskRequest, key: Key) -> tuple[Question, Th
         if value is not None and value > most:
             raise BudgetError(f"{field} = {value} is over the limit of {most:g}.", field=field, hint="Use a smaller number.")
     deadline = min(body.deadline_s or kb.settings.deadline_s or server.max_deadline_s, server.max_deadline_s)
-    question = Question(text=text, collection=name, model=model, budget_tokens=body.budget_tokens or kb.settings.budget_tokens,
+    budget = max(1, (body.budget_tokens or kb.settings.budget_tokens) - carried_tokens)
+    shorter = answer_tokens if answer_tokens is not None and answer_tokens < kb.settings.reader_max_tokens else None
+    question = Question(text=text, collection=name, model=model, budget_tokens=budget,
                         max_cost_usd=body.max_cost_usd or kb.settings.max_cost_usd or None, deadline_s=deadline,
-                        selector=body.selector, where=where)
+                        selector=body.selector, where=where, answer_tokens=shorter)
     return question, kb
 
 
 def _cost(question: Question, kb: ThriftRAG) -> Cost:
-    return worst_case(question=question.text, budget_tokens=question.budget_tokens, answer_tokens=kb.settings.reader_max_tokens,
+    return worst_case(question=question.text, budget_tokens=question.budget_tokens,
+                      answer_tokens=question.answer_tokens or kb.settings.reader_max_tokens,
                       price_prompt=kb.settings.price_prompt, price_completion=kb.settings.price_completion,
                       max_cost_usd=question.max_cost_usd)
 
 
-async def _events(service: Service, request: Request, running: _Running, *, trace: bool) -> AsyncGenerator[bytes, None]:
+async def _events(service: Service, request: Request, running: Running, *, trace: bool) -> AsyncGenerator[bytes, None]:
     """What a stream sends: status and tokens as they come, then citations, receipt and done, or an error."""
     service.metrics.streams.inc()
     try:

@@ -20,10 +20,9 @@ class Strict(BaseModel):
     model_config = ConfigDict(extra="forbid", strict=True, frozen=True)
 
 
-class AskRequest(Strict):
-    """A question and the ceilings of its answer. Only the question is required."""
+class Terms(Strict):
+    """Where an answer is looked for and what it may cost: the same for every way of asking."""
 
-    question: str = Field(description="What you want to know.", examples=["How long is the warranty?"])
     collection: Collection | None = Field(None, description="Default: the key's only collection, else the setting `collection`.")
     budget_tokens: int | None = Field(None, ge=1, le=1_000_000, description="Most context tokens, as the reader counts them.",
                                       examples=[256])
@@ -33,8 +32,14 @@ class AskRequest(Strict):
                                      description="Most seconds for this answer, waiting in line included.", examples=[30.0])
     selector: str | None = Field(None, max_length=64, description="How the context is chosen.",
                                  json_schema_extra={"enum": [*_SELECTORS, None]})
-    model: str | None = Field(None, max_length=200, description="A reader of this server.")
     filters: Filters = None
+
+
+class AskRequest(Terms):
+    """A question and the ceilings of its answer. Only the question is required."""
+
+    question: str = Field(description="What you want to know.", examples=["How long is the warranty?"])
+    model: str | None = Field(None, max_length=200, description="A reader of this server.")
     stream: bool = Field(False, description="Server-sent events instead of one object.")
     trace: bool = Field(True, description="Whether the answer holds its trace.")
 
