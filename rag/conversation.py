@@ -18,6 +18,7 @@ from typing import Literal
 from indexers.encoders.term_weights_tokens import QUESTION_WORDS, STOP_WORDS
 from indexers.lexical_words import words
 from rag.prompts import abstains
+from rag.tokens import ByteEstimate
 
 MOST_TURNS = 16                 # earlier ones are forgotten
 MOST_WORDS = 12                 # carried, of all turns together
@@ -55,6 +56,11 @@ class Standalone:
     def added(self) -> str:
         """What was added to the question as it was asked."""
         return f" ({', '.join(self.carried)})" if self.carried else ""
+
+    @property
+    def tokens(self) -> int:
+        """Tokens of what was added, estimated rather too high: it is paid from the budget."""
+        return ByteEstimate().count(self.added)
 
 
 def standalone(question: str, history: Sequence[Turn]) -> Standalone:

@@ -24,7 +24,6 @@ from api.stream import EventStream, Gone, result_of
 from api.strict import Caller, StrictRoute, scope, service_of
 from rag.conversation import Standalone, standalone
 from rag.errors import InputError, RagError
-from rag.tokens import ByteEstimate
 
 router = APIRouter(route_class=StrictRoute, tags=["openai"])
 _CHUNKS = 'data: {"object":"chat.completion.chunk","choices":[{"index":0,"delta":{"content":"27 months"}}]}\n\n' \
@@ -45,7 +44,7 @@ async def complete(request: Request, body: ChatRequest, caller: Caller) -> Respo
     # What precedes is read no further than a question may be long.
     question = standalone(text, before) if len(text) <= service.settings.max_question_chars else Standalone(text)
     running = await begin(service, request, _asked(body, question.text), caller, endpoint="chat", answer_tokens=body.longest(),
-                          carried_tokens=ByteEstimate().count(question.added))
+                          carried_tokens=question.tokens)
     shape = Shape(id=f"chatcmpl-{uuid.uuid4().hex}", model=body.model, created=int(time.time()), trace=body.trace,
                   usage=body.stream_options is not None and bool(body.stream_options.include_usage), carried=question.carried,
                   ignored=tuple(body.ignored()))

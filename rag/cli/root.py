@@ -10,7 +10,7 @@ import typer
 from typer.core import TyperGroup
 from typer.main import get_command, get_group
 
-from rag.cli import ask, bench, collections, config, documents, edge, ingest, keys, models, options, search, serve, tune
+from rag.cli import ask, bench, collections, config, documents, edge, ingest, keys, mcp, models, options, search, serve, tune
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -34,7 +34,7 @@ def _evaluate() -> typer.Typer:
 _LATER: dict[str, Callable[[], typer.Typer]] = {"eval": _evaluate}
 
 
-_ORDER = ("ingest", "ask", "search", "documents", "collections", "serve", "keys", "tune", "models", "config", "eval", "bench")
+_ORDER = ("ingest", "ask", "search", "documents", "collections", "serve", "mcp", "keys", "tune", "models", "config", "eval", "bench")
 
 
 class Root(TyperGroup):
@@ -95,6 +95,7 @@ app.command(epilog=search.EXAMPLES, short_help="Show the passages nearest to a q
 app.add_typer(documents.app, name="documents")
 app.add_typer(collections.app, name="collections")
 app.command(epilog=serve.EXAMPLES, short_help="Serve questions, searches and uploads over HTTP.")(serve.serve)
+app.command(epilog=mcp.EXAMPLES, short_help="Give agents the tools search and ask.")(mcp.mcp)
 app.add_typer(keys.app, name="keys")
 app.add_typer(models.app, name="models")
 app.command(epilog=config.EXAMPLES, short_help="Show every setting and where its value comes from.")(config.config)

@@ -101,7 +101,7 @@ class OpenAICompatibleReader:
             counted = self.tokenizer.count_prompt([{"role": m.role, "content": m.content} for m in messages])
             if counted is not None:
                 return counted
-        return _chat_tokens(messages, self.tokenizer.count)
+        return chat_tokens(messages, self.tokenizer.count)
 
     def generate(self, messages: Sequence[Message], *, max_tokens: int, stop: Sequence[str] = (),
                  on_token: Callable[[str], None] | None = None, deadline: float | None = None,
@@ -142,7 +142,7 @@ class OpenAICompatibleReader:
             with contextlib.suppress(ModelUnavailable):     # it has just answered: losing the answer for a count is worse
                 return self.prompt_tokens(messages), self.tokenizer.count(followed.text), 0
         count = self.tokenizer.count_offline if isinstance(self.tokenizer, ServerTokenizer) else self.tokenizer.count
-        return _chat_tokens(messages, count), max(count(followed.text), followed.pieces), 0
+        return chat_tokens(messages, count), max(count(followed.text), followed.pieces), 0
 
     def _running(self) -> tuple[AsyncOpenAI, asyncio.AbstractEventLoop]:
         """The client and its loop, started with the first request."""
@@ -264,7 +264,8 @@ def _adapted(body: dict[str, Any], quirks: set[str]) -> dict[str, Any]:
     return adapted
 
 
-def _chat_tokens(messages: Sequence[Message], count: Callable[[str], int]) -> int:
+def chat_tokens(messages: Sequence[Message], count: Callable[[str], int]) -> int:
+    """Tokens of a chat prompt whose template is not known: an estimate, whatever counts the texts."""
     return sum(count(message.content) + _PER_MESSAGE for message in messages) + _PER_PROMPT
 
 

@@ -45,7 +45,7 @@ def test_the_tree_is_the_contract() -> None:
     assert {" ".join(path) for path in LEAVES} == {
         "ingest", "ask", "search", "documents list", "documents show", "documents delete", "collections list",
         "collections info", "collections verify", "collections rebuild", "collections compact", "collections delete",
-        "serve", "keys create", "keys list", "keys revoke", "models list", "models pull", "models verify", "config", "bench",
+        "serve", "mcp", "keys create", "keys list", "keys revoke", "models list", "models pull", "models verify", "config", "bench",
         "tune"}
 
 
@@ -64,9 +64,9 @@ def test_every_help_has_examples_of_this_command(cli: Cli, path: tuple[str, ...]
     assert all(" ".join(("thriftrag", *path)) in line for line in shown)
 
 
-# `tune` works on a real collection: its examples are parsed in test_tune_cli; `serve` serves, and keys are there to be revoked:
-# theirs in test_api_cli.
-@pytest.mark.parametrize("path", [path for path in LEAVES if path not in (("tune",), ("serve",), ("keys", "revoke"))], ids=" ".join)
+# `tune` works on a real collection: its examples are parsed in test_tune_cli; `serve` and `mcp` serve, and keys are there to be
+# revoked: theirs in test_api_cli and test_mcp_cli.
+@pytest.mark.parametrize("path", [path for path in LEAVES if path not in (("tune",), ("serve",), ("mcp",), ("keys", "revoke"))], ids=" ".join)
 def test_every_example_parses(cli: Cli, path: tuple[str, ...]) -> None:
     """What the fakes answer does not matter, only that the parser and the checks let the command through."""
     cli.collections["handbook"] = cli.kb
