@@ -23,7 +23,6 @@ from rag.tokens import ByteEstimate
 MOST_TURNS = 16                 # earlier ones are forgotten
 MOST_WORDS = 12                 # carried, of all turns together
 _ANSWER_WORDS = 8               # a longer answer is a text, not a thing that a pronoun can stand for
-_FEWEST_TELLING = 2
 _LEANING = """
 it its itself they them their theirs themselves he him his himself she her hers herself this that these those one ones there
 """
@@ -33,6 +32,8 @@ _CONTINUES = re.compile(r"\W*(?:and|also|but|or|so|then|what about|how about|wha
 # "That" and "one" often stand for nothing before them: "the valve that leaks", "one of the valves", "is there a valve".
 _NOT_PRONOUNS = re.compile(r"\b(?:(?<=\w )that(?= \w)|one of|(?:is|are|was|were) there|there (?:is|are|was|were)|"
                            r"this (?:year|month|week)|the one)\b", re.IGNORECASE)
+# "What is tin?" is short and asks for all of it; "what is the price?" asks for that of something.
+_DEFINES = re.compile(r"\W*(?:what|who)(?: is| are| was| were|['’]s)(?: an?)? [\w'’-]+\W*$|\W*define\b", re.IGNORECASE)
 _MARKS = re.compile(r"\[\d[\d, ]*\]")
 _WORD = re.compile(r"\w[\w'’.&/+-]*\w|\w")
 
@@ -80,8 +81,8 @@ def standalone(question: str, history: Sequence[Turn]) -> Standalone:
 
 def leans(question: str) -> bool:
     """Whether the form of a question shows that it needs what was said before."""
-    telling = [word for word in _WORD.findall(question) if _tells(word)]
-    if len(telling) < _FEWEST_TELLING or _CONTINUES.match(question):
+    telling = sum(_tells(word) for word in _WORD.findall(question))
+    if telling == 0 or (telling == 1 and not _DEFINES.match(question)) or _CONTINUES.match(question):
         return True
     named = False
     for at, word in enumerate(_WORD.findall(_NOT_PRONOUNS.sub(" ", question))):

@@ -34,7 +34,8 @@ def _evaluate() -> typer.Typer:
 _LATER: dict[str, Callable[[], typer.Typer]] = {"eval": _evaluate}
 
 
-_ORDER = ("ingest", "ask", "search", "documents", "collections", "serve", "mcp", "keys", "tune", "models", "config", "eval", "bench")
+_ORDER = ("ingest", "ask", "search", "documents", "collections", "serve", "mcp", "keys", "tune", "models", "config", "eval",
+          "bench")
 
 
 class Root(TyperGroup):

@@ -13,14 +13,20 @@ from rag.settings import load
 from rag.thriftrag import ThriftRAG
 
 pytest.importorskip("langchain_tests", reason="the extra dev is not installed")
-from langchain_tests.integration_tests import RetrieversIntegrationTests  # noqa: E402
+from langchain_tests.integration_tests import RetrieversIntegrationTests
 
-from rag.langchain import ThriftRetriever  # noqa: E402
+from rag.langchain import ThriftRetriever
 
 TEXTS = ("The Zeta 4 pump has a warranty of 27 months.", "Otters sleep on their backs and hold hands.",
          "Spare parts of the pump are kept in Rotterdam.", "The valve of hall 3 is green.")
 
 
+@pytest.fixture(scope="module")
+def anyio_backend() -> str:
+    return "asyncio"
+
+
+@pytest.mark.anyio
 class TestThriftRetriever(RetrieversIntegrationTests):
     kb: ClassVar[ThriftRAG]
 

@@ -66,7 +66,8 @@ def test_every_help_has_examples_of_this_command(cli: Cli, path: tuple[str, ...]
 
 # `tune` works on a real collection: its examples are parsed in test_tune_cli; `serve` and `mcp` serve, and keys are there to be
 # revoked: theirs in test_api_cli and test_mcp_cli.
-@pytest.mark.parametrize("path", [path for path in LEAVES if path not in (("tune",), ("serve",), ("mcp",), ("keys", "revoke"))], ids=" ".join)
+@pytest.mark.parametrize("path", [path for path in LEAVES if path not in (("tune",), ("serve",), ("mcp",), ("keys", "revoke"))],
+                         ids=" ".join)
 def test_every_example_parses(cli: Cli, path: tuple[str, ...]) -> None:
     """What the fakes answer does not matter, only that the parser and the checks let the command through."""
     cli.collections["handbook"] = cli.kb
