@@ -128,6 +128,8 @@ def _without_defaults(schema: dict[str, Any]) -> dict[str, Any]:
             # Here and not at the routes, for the framework drops every null from their examples.
             if content["schema"] == ours and int(status) in ERROR_EXAMPLES:
                 content["example"] = error_example(int(status))
+            elif content["schema"].get("$ref", "").endswith("/OpenAIErrorBody"):
+                content["example"] = openai_errors.example(int(status))
     asked = schema["paths"]["/v1/ask"]["post"]["responses"]["200"]["content"]["application/json"]
     asked["example"] = ANSWER_EXAMPLE
     for name in ("HTTPValidationError", "ValidationError"):

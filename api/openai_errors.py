@@ -29,6 +29,16 @@ _CODES = {"key_missing": "invalid_api_key", "key_invalid": "invalid_api_key", "c
 _FIELDS = {"question": "messages", "collection": "model"}
 _NOT_AGAIN: tuple[type[RagError], ...] = (ours.TokensSpent, ours.MoneySpent, errors.ModelRefused, errors.ModelTimeout,
                                           errors.DeadlineExceeded, errors.ConfigError, errors.BudgetExceeded)
+_EXAMPLES: dict[int, tuple[str, str, str | None, str]] = {
+    400: ("unsupported_parameter", "invalid_request_error", "n", "n as given is not supported. There is one answer: leave n out."),
+    401: ("invalid_api_key", "authentication_error", None, "The API key is not valid. Check it, or ask for a new one."),
+    403: ("scope_missing", "permission_error", None, "This key does not have the scope 'read'."),
+    404: ("model_not_found", "not_found_error", "model", "There is no collection 'handbok'. GET /v1/models lists them."),
+    413: ("body_too_large", "invalid_request_error", None, "The body is larger than the limit of 256 kB. Send less at once."),
+    429: ("overloaded", "rate_limit_error", None, "The ask queue is full: 4 at work, 8 waiting."),
+    503: ("model_unavailable", "server_error", None, "Nothing answers at http://127.0.0.1:8000/v1. Start the server."),
+    504: ("deadline_exceeded", "server_error", None, "The deadline of 5 s passed in stage 'retrieve'."),
+}
 
 
 def speaks(path: str) -> bool:
@@ -45,6 +55,12 @@ def headers(error: RagError) -> dict[str, str]:
     """As elsewhere, and `x-should-retry: false` where trying again brings nothing or is paid again."""
     final = isinstance(error, _NOT_AGAIN) or status(error) == 500
     return {**headers_of(error), **({"x-should-retry": "false"} if final else {})}
+
+
+def example(status: int) -> dict[str, object]:
+    """What an error of this status looks like, for the API's description."""
+    code, kind, param, message = _EXAMPLES[status]
+    return {"error": {"message": message, "type": kind, "param": param, "code": code, "request_id": "7d44"}}
 
 
 def body(error: RagError, *, request_id: str, hidden: Mapping[str, str] | None = None) -> dict[str, object]:

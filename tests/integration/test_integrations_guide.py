@@ -19,7 +19,8 @@ GUIDE = Path(__file__).parents[2] / "docs" / "integrations.md"
 SMALL = "qwen2.5-coder-0.5b-instruct"
 RECORDS = ({"id": "pump", "title": "Pump", "year": 2021,
             "text": "The Zeta pump is sold with a warranty of 27 months. Its spare parts are kept in Rotterdam."},
-           {"id": "otter", "title": "Otter", "year": 2022, "text": "Otters sleep on their backs. They hold hands while they sleep."})
+           {"id": "otter", "title": "Otter", "year": 2022,
+            "text": "Otters sleep on their backs. They hold hands while they sleep."})
 
 
 @dataclass(frozen=True)

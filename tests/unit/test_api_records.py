@@ -89,7 +89,8 @@ def test_the_description_is_openapi_3_1_with_examples_errors_and_scopes(served: 
     schema = served.client().get("/openapi.json").json()
     assert schema["openapi"].startswith("3.1")
     assert {(method.upper(), path) for path, method, _ in operations(schema)} == {
-        ("POST", "/v1/ask"), ("POST", "/v1/search"), ("GET", "/v1/collections"), ("POST", "/v1/collections"),
+        ("POST", "/v1/ask"), ("POST", "/v1/chat/completions"), ("GET", "/v1/models"), ("GET", "/v1/models/{model}"),
+        ("POST", "/v1/search"), ("GET", "/v1/collections"), ("POST", "/v1/collections"),
         ("GET", "/v1/collections/{name}"), ("DELETE", "/v1/collections/{name}"), ("POST", "/v1/collections/{name}/documents"),
         ("GET", "/v1/collections/{name}/documents"), ("GET", "/v1/collections/{name}/documents/{document_id}"),
         ("DELETE", "/v1/collections/{name}/documents/{document_id}"), ("GET", "/v1/jobs/{job_id}"), ("DELETE", "/v1/jobs/{job_id}"),
@@ -102,8 +103,10 @@ def test_the_description_is_openapi_3_1_with_examples_errors_and_scopes(served: 
             assert operation["security"] == [{"key": []}]
             for status in ("401", "403", "429"):
                 content = operation["responses"][status]["content"]["application/json"]
-                assert content["schema"] == {"$ref": "#/components/schemas/ErrorBody"}
-                assert list(content["example"]["error"]) == ["code", "message", "hint", "field", "request_id"]
+                openai = path.startswith(("/v1/chat", "/v1/models"))
+                assert content["schema"] == {"$ref": f"#/components/schemas/{'OpenAIErrorBody' if openai else 'ErrorBody'}"}
+                assert list(content["example"]["error"]) == (["message", "type", "param", "code", "request_id"] if openai else [
+                    "code", "message", "hint", "field", "request_id"])
     assert "HTTPValidationError" not in schema["components"]["schemas"]
     asked = schema["components"]["schemas"]["AskRequest"]
     assert asked["required"] == ["question"]

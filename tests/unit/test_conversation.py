@@ -26,8 +26,8 @@ PUMP = (user("How long is the warranty of the Zeta pump?"), assistant("27 months
 
 
 @pytest.mark.parametrize("question", [
-    "And the spare parts?", "What about the Beta pump?", "Why?", "How long does it take to charge the battery?", "Where was she born?",
-    "Who made that?", "What is the price?", "also in Berlin, under which terms?", "What are their names and addresses?"])
+    "And the spare parts?", "What about the Beta pump?", "Why?", "How long does it take to charge the battery?",
+    "Where was she born?", "Who made that?", "What is the price?", "also in Berlin, under which terms?", "What are their names and addresses?"])
 def test_what_needs_an_earlier_turn_is_known_by_its_form(question: str) -> None:
     assert leans(question)
 
@@ -59,7 +59,7 @@ def test_a_long_answer_and_one_that_says_nothing_carry_nothing() -> None:
 
 
 def test_the_subject_stays_over_turns_that_lean_and_ends_with_one_that_does_not() -> None:
-    leaning = (*PUMP, user("And where are its spare parts kept?"), assistant("In a hall in the harbour of the old town of Rotterdam."))
+    leaning = (*PUMP, user("And where are its spare parts kept?"), assistant("In a hall in the harbour of old Rotterdam."))
     assert "Zeta pump" in standalone("Who runs it?", leaning).carried
     moved = (*PUMP, user("How do otters sleep at night?"))
     assert standalone("Why?", moved).carried == ("otters sleep", "night")
