@@ -27,8 +27,8 @@ _LEANING = """
 it its itself they them their theirs themselves he him his himself she her hers herself this that these those one ones there
 """
 _PRONOUNS = frozenset(_LEANING.split())
-_CONTINUES = re.compile(r"\W*(?:and|also|but|or|so|then|what about|how about|what else|who else|where else|why not|which one(?! of)|"
-                        r"same)\b", re.IGNORECASE)
+_CONTINUES = re.compile(r"\W*(?:and|also|but|or|so|then|what about|how about|what else|who else|where else|why not|"
+                        r"which one(?! of)|same)\b", re.IGNORECASE)
 # "That" and "one" often stand for nothing before them: "the valve that leaks", "one of the valves", "is there a valve".
 _NOT_PRONOUNS = re.compile(r"\b(?:(?<=\w )that(?= \w)|one of|(?:is|are|was|were) there|there (?:is|are|was|were)|"
                            r"this (?:year|month|week)|the one)\b", re.IGNORECASE)

@@ -27,7 +27,8 @@ PUMP = (user("How long is the warranty of the Zeta pump?"), assistant("27 months
 
 @pytest.mark.parametrize("question", [
     "And the spare parts?", "What about the Beta pump?", "Why?", "How long does it take to charge the battery?",
-    "Where was she born?", "Who made that?", "What is the price?", "also in Berlin, under which terms?", "What are their names and addresses?"])
+    "Where was she born?", "Who made that?", "What is the price?",
+    "also in Berlin, under which terms?", "What are their names and addresses?"])
 def test_what_needs_an_earlier_turn_is_known_by_its_form(question: str) -> None:
     assert leans(question)
 
