@@ -22,6 +22,7 @@ from rag.tokens import ByteEstimate
 
 MOST_TURNS = 16                 # earlier ones are forgotten
 MOST_WORDS = 12                 # carried, of all turns together
+_MOST_CHARS = 2000              # of a turn; a document that somebody pasted names too much to carry any of it
 _ANSWER_WORDS = 8               # a longer answer is a text, not a thing that a pronoun can stand for
 _LEANING = """
 it its itself they them their theirs themselves he him his himself she her hers herself this that these those one ones there
@@ -69,10 +70,11 @@ def standalone(question: str, history: Sequence[Turn]) -> Standalone:
     topic: tuple[str, ...] = ()
     answer = ""
     for turn in history[-MOST_TURNS:]:
+        said = turn.text[:_MOST_CHARS]
         if turn.role == "assistant":
-            answer = turn.text
-        elif turn.text.strip():
-            topic = (*_phrases(turn.text), *(_carried(turn.text, topic, answer) if leans(turn.text) else ()))
+            answer = said
+        elif said.strip():
+            topic = (*_phrases(said), *(_carried(said, topic, answer) if leans(said) else ()))
             answer = ""
     carried = _carried(question, topic, answer) if leans(question) else ()
     found = Standalone(question, carried)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import string
+import time
 
 import pytest
 from hypothesis import given
@@ -69,6 +70,13 @@ def test_the_subject_stays_over_turns_that_lean_and_ends_with_one_that_does_not(
 def test_without_a_history_nothing_happens() -> None:
     assert standalone("Why?", ()) == Standalone("Why?")
     assert standalone("Why?", (user("  "), assistant("x"))).carried == ("x",)
+
+
+def test_a_pasted_document_takes_no_time() -> None:
+    pasted = user("The Zeta pump and its valves. " * 10_000)
+    since = time.perf_counter()
+    assert "Zeta pump" in standalone("Why?", [pasted] * MOST_TURNS).carried
+    assert time.perf_counter() - since < 1
 
 
 def test_what_is_longer_ago_than_the_limit_is_forgotten() -> None:
