@@ -52,6 +52,7 @@ CREATE INDEX chunks_by_document ON chunks (document, ordinal);
 CREATE TABLE tombstones (row INTEGER PRIMARY KEY);
 """ + fields.SCHEMA
 _META = "CREATE TABLE meta (key TEXT PRIMARY KEY, value TEXT NOT NULL) WITHOUT ROWID;"
+SCHEMA = _META + TABLES
 
 
 def connect(folder: Path, *, create: bool = False, any_format: bool = False) -> sqlite3.Connection:
@@ -102,7 +103,7 @@ def create(folder: Path, *, encoder: str, dimension: int, chunk_tokens: int, ter
         (aside / SEGMENTS).mkdir(parents=True)
         try:
             with closing(connect(aside, create=True)) as db:
-                db.executescript(_META + TABLES)
+                db.executescript(SCHEMA)
                 facts = {"format": FORMAT, "collection": uuid.uuid4().hex[:8], "generation": 0, "next_row": 0,
                          "next_document": 0, "encoder": encoder, "dimension": dimension, "chunk_tokens": chunk_tokens,
                          "terms": terms, "created": now()}

@@ -22,8 +22,9 @@ from threading import Lock, Thread
 from types import TracebackType
 from typing import Any
 
+from indexers import backup, restore, store
 from indexers import ingest as ingestion
-from indexers import store
+from indexers.backup import Manifest
 from indexers.embedding_cache import CachedEncoder, EmbeddingCache
 from indexers.encoders import Encoder, open_encoder
 from indexers.parsing import InProcess, Parsing, Workers
@@ -275,6 +276,14 @@ class ThriftRAG:
         with writing(self.folder, options=ingestion.index_options(self.settings)) as writer:
             return writer.compact()
 
+    def export(self, target: str | Path, *, replace: bool = False, on_progress: OnProgress = no_progress,
+               cancelled: Callable[[], bool] = lambda: False) -> Manifest | None:
+        """Writes the newest published state to one file, while the collection is in use; None if `cancelled` before it was whole.
+        `import_collection` is the way back. Raises as `indexers.backup.pack`."""
+        self._require()
+        return backup.pack(self.folder, Path(target).expanduser().absolute(), replace=replace, on_progress=on_progress,
+                           cancelled=cancelled)
+
     def exists(self) -> bool:
         return (self.folder / store.DATABASE).is_file()
 
@@ -453,6 +462,24 @@ def delete_collection(name: str, *, settings: Settings) -> None:
     shutil.rmtree(aside, ignore_errors=True)
 
 
+def import_collection(archive: str | Path, name: str | None = None, *, settings: Settings | None = None,
+                      encoder: Encoder | None = None, on_progress: OnProgress = no_progress,
+                      cancelled: Callable[[], bool] = lambda: False) -> tuple[str, Manifest] | None:
+    """Makes a collection from a file of `ThriftRAG.export`, under its own name or `name`; None if `cancelled` before it was there.
+    Returns the name, and what the file said of itself. Raises as `indexers.restore.unpack`, and InputError for a name that cannot
+    be a folder's."""
+    path = Path(archive).expanduser().absolute()
+    chosen = configuration.load() if settings is None else settings
+    wanted = name or restore.manifest_of(path).collection
+    with ThriftRAG(wanted, settings=chosen, encoder=encoder) as kb:
+        made = restore.unpack(path, kb.folder.parent, name=wanted, encoder=(kb.encoder.name, kb.encoder.dimension),
+                              on_progress=on_progress, cancelled=cancelled)
+        if made is None:
+            return None
+        kb._mirror(on_progress)
+    return wanted, made
+
+
 def _no_terms(origins: Sequence[str]) -> str:
     return (f"There are no terms to explain: the search was by {' and '.join(origins)}, and the scores of each hit are all there "
             "is. Terms are explained where sparse is searched: --mode sparse, or hybrid with sparse among its origins.")
@@ -465,4 +492,4 @@ def folder_of(name: str, *, settings: Settings) -> Path:
     return settings.home / COLLECTIONS / name
 
 
-__all__ = ["CollectionInfo", "ThriftRAG", "delete_collection", "list_collections"]
+__all__ = ["CollectionInfo", "ThriftRAG", "delete_collection", "import_collection", "list_collections"]

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import sys
-from typing import Annotated
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
@@ -13,7 +15,11 @@ from rag.errors import CollectionMissing, InputError, SnapshotError
 from rag.settings import Settings
 from rag.types import OnProgress
 
-app = typer.Typer(no_args_is_help=True, rich_markup_mode=None, help="List, check, repair, shrink and delete collections.",
+if TYPE_CHECKING:
+    from indexers.backup import Manifest
+
+app = typer.Typer(no_args_is_help=True, rich_markup_mode=None,
+                  help="List, check, repair, shrink, export, import and delete collections.",
                   epilog=options.examples("thriftrag collections list", "thriftrag collections verify handbook"))
 Name = Annotated[str | None, typer.Argument(
     metavar="NAME", autocompletion=complete.collections, help=f"Collection. {options.DEFAULT_COLLECTION}")]
@@ -113,6 +119,60 @@ def compact(name: Name = None, as_json: options.Json = False, home: options.Home
         terminal.print_json({"collection": settings.collection, "bytes_freed": freed})
     else:
         print(f"Freed {size(freed)} in collection {settings.collection}.")
+
+
+@app.command("export", epilog=options.examples("thriftrag collections export handbook handbook.thriftrag",
+                                               "thriftrag collections export handbook handbook.thriftrag --force --json"))
+def export(name: Named,
+           file: Annotated[Path, typer.Argument(metavar="FILE", help="Where to write it; one file, whole or not there.")],
+           force: Annotated[bool, typer.Option("--force", help="Replace a file that is there.")] = False,
+           as_json: options.Json = False, home: options.Home = None, verbose: options.Verbose = False) -> None:
+    """Write a collection to one file, for backup or for another machine. It may be in use meanwhile: the file holds one published
+    state, with checksums of everything in it."""
+    settings = session.settings(home=home, collection=checks.collection(name), verbose=verbose)
+    kept = "Nothing was written."
+
+    def work(cancelled: Callable[[], bool]) -> Manifest | None:
+        with progress.shown() as on_progress, session.open_kb(settings, create=False) as kb:
+            return kb.export(file, replace=force, on_progress=on_progress, cancelled=cancelled)
+
+    made = interrupt.run(work, kept=kept, grace_s=5.0).result
+    if made is None:
+        raise edge.Stopped(kept)
+    written = file.expanduser().stat().st_size
+    if as_json:
+        terminal.print_json({"collection": name, "file": str(file), "bytes": written, "snapshot": made.snapshot,
+                             "documents": made.documents, "chunks": made.chunks})
+    else:
+        shown = terminal.one_line(str(file))
+        print(f"Exported {plural(made.documents, 'document')} of collection {name} to {shown}: {size(written)}.")
+
+
+@app.command("import", epilog=options.examples("thriftrag collections import handbook.thriftrag",
+                                               "thriftrag collections import handbook.thriftrag --as handbook-2"))
+def import_(file: Annotated[Path, typer.Argument(metavar="FILE", help="What `collections export` wrote.")],
+            name: Annotated[str | None, typer.Option(
+                "--as", metavar="NAME", help="Name of the collection. Default: its own.")] = None,
+            as_json: options.Json = False, home: options.Home = None, verbose: options.Verbose = False) -> None:
+    """Make a collection from an exported file. Every byte is compared with its checksum first; the collection is there as a whole
+    or not at all."""
+    settings = session.settings(home=home, verbose=verbose)
+    chosen = None if name is None else checks.collection(name)
+    kept = "No collection was made."
+
+    def work(cancelled: Callable[[], bool]) -> tuple[str, Manifest] | None:
+        with progress.shown() as on_progress:
+            return session.import_collection(file, chosen, chosen=settings, on_progress=on_progress, cancelled=cancelled)
+
+    done = interrupt.run(work, kept=kept, grace_s=5.0).result
+    if done is None:
+        raise edge.Stopped(kept)
+    made, manifest = done
+    if as_json:
+        terminal.print_json({"collection": made, "documents": manifest.documents, "chunks": manifest.chunks,
+                             "exported": manifest.created, "encoder": manifest.encoder})
+    else:
+        print(f"Imported {plural(manifest.documents, 'document')} as collection {made}; the file is of {manifest.created}.")
 
 
 @app.command(epilog=options.examples("thriftrag collections delete handbook", "thriftrag collections delete handbook --yes"))

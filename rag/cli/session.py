@@ -4,14 +4,17 @@ from __future__ import annotations
 
 import logging
 import sys
+from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from rag import settings as all_settings
 from rag.cli import checks
 from rag.settings import Settings
+from rag.types import OnProgress
 
 if TYPE_CHECKING:
+    from indexers.backup import Manifest
     from rag.models import ModelCache
     from rag.thriftrag import CollectionInfo, ThriftRAG
 
@@ -62,6 +65,13 @@ def delete_collection(name: str, *, chosen: Settings) -> None:
     from rag.thriftrag import delete_collection
 
     delete_collection(name, settings=chosen)
+
+
+def import_collection(archive: Path, name: str | None, *, chosen: Settings, on_progress: OnProgress, cancelled: Callable[[], bool]
+                      ) -> tuple[str, Manifest] | None:
+    from rag.thriftrag import import_collection
+
+    return import_collection(archive, name, settings=chosen, on_progress=on_progress, cancelled=cancelled)
 
 
 def model_cache(chosen: Settings) -> ModelCache:

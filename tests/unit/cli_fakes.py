@@ -13,6 +13,7 @@ import pytest
 from typer.testing import CliRunner
 
 from eval import bench, bench_all
+from indexers.backup import Manifest
 from rag.cli import session
 from rag.cli.root import app
 from rag.errors import CollectionMissing, DocumentMissing, RagError
@@ -68,6 +69,8 @@ ANSWER = Answer(
     snapshot="s1", config="c0ffee", trace=STEPS, context=Context("", 0, ()))
 WAY = SearchPath(budget=256, asked=((12, 0.1), (90, 0.7), (30, 0.3), (231, 0.912345), (250, 0.9)), chosen=(231, 0.912345),
                  next_best=(250, 0.9), greedy=(90, 0.7))
+MANIFEST = Manifest(collection="handbook", snapshot="s1", encoder="minilm@53aa5117", dimension=384, terms="", store_format=2,
+                    documents=3, chunks=12, created="2025-01-02T03:04:05Z", made_by="thriftrag 0.1.0", files={})
 FAILURE = FileFailure("bad.pdf", "file_encrypted", "bad.pdf is protected with a password.", "Save it without one.")
 
 
@@ -173,6 +176,13 @@ class FakeKB:
         self._called("compact")
         return 1_234_567
 
+    def export(self, file: Path, *, replace: bool = False, on_progress: OnProgress = no_progress,
+               cancelled: Callable[[], bool] = lambda: False) -> Manifest:
+        self._called("export", file=file, replace=replace)
+        on_progress(Progress("export", 1, 2, "bytes"))
+        file.write_bytes(b"archive")
+        return MANIFEST
+
     def __enter__(self) -> FakeKB:
         return self
 
@@ -268,6 +278,7 @@ class Cli:
         monkeypatch.setattr(session, "open_kb", self._open)
         monkeypatch.setattr(session, "list_collections", lambda settings: [COLLECTION_ROW] if self.collections else [])
         monkeypatch.setattr(session, "delete_collection", lambda name, chosen: self.deleted.append(name))
+        monkeypatch.setattr(session, "import_collection", lambda archive, name, **_: (name or MANIFEST.collection, MANIFEST))
         monkeypatch.setattr(session, "model_cache", lambda settings: self.models)
         monkeypatch.setattr(bench, "load", lambda name: lambda options, *, on_progress: self._measured(name, options))
         monkeypatch.setattr(bench_all, "in_own_process", lambda arguments, *, cancelled: {
