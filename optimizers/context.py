@@ -13,7 +13,7 @@ lose their shape before anything is counted.
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 from rag.errors import BudgetExceeded
 from rag.tokens import TokenCounter
@@ -22,20 +22,24 @@ from rag.types import Chunk, Context, Extract, Passage
 GAP = "…"
 FENCE = "context"
 _SPACE = re.compile(r"\s+")
-# Control tokens of the chat templates in common use, and our fence. One space inside takes their meaning, not their look.
-_TAGS = f"s|pad|eos|bos|unk|{FENCE}|start_of_turn|end_of_turn|tool_call|think"
-_CONTROL = re.compile(rf"<(?=\|)|(?<=\|)>|<(?=/?(?:{_TAGS})\b)", re.IGNORECASE)
+# Control tokens of the chat templates in common use, our fence, and what makes a program that shows answers load something. One
+# space inside takes their meaning, not their look.
+_TAGS = (f"s|pad|eos|bos|unk|{FENCE}|start_of_turn|end_of_turn|tool_call|tool_calls|tool_response|function_call|think|SYS|system|"
+         "user|assistant|img|script|iframe")
+_CONTROL = re.compile(rf"<(?=[|\uff5c])|(?<=[|\uff5c])>|<(?=/?(?:{_TAGS})\b)|!(?=\[[^\]\n]*\]\()", re.IGNORECASE)
+_SPACED = {"<": "< ", ">": " >", "!": "! "}
 _INSTRUCTION = re.compile(r"\[(?=/?(?:INST|SYS)\])", re.IGNORECASE)
 _MARK = re.compile(r"\[(\d{1,4}(?:\s*[,;-]\s*\d{1,4})*)\]")
-# What a terminal, a log or a tokenizer may act on, and what hides text from people: never part of a prompt.
-_INVISIBLE = re.compile(r"[\x00-\x08\x0b\x0c\x0e-\x1f\x7f-\x9f\u200b\u200e\u200f\u202a-\u202e\u2060\u2066-\u2069\ufeff"
-                        r"\U000e0000-\U000e007f]")
+# What a terminal, a log or a tokenizer may act on, and what hides text from people: never part of a prompt. Joiners (200c, 200d)
+# stay: Persian, Indic scripts and emoji need them.
+_INVISIBLE = re.compile(r"[\x00-\x08\x0b\x0c\x0e-\x1f\x7f-\x9f\xad\u034f\u115f\u1160\u180e\u200b\u200e\u200f\u202a-\u202e"
+                        r"\u2060-\u206f\u3164\ufe00-\ufe0f\ufeff\uffa0\ufff9-\ufffb\U000e0000-\U000e01ef]")
 
 
 def inert(text: str) -> str:
     """`text` without anything that the prompt or its reader could take for structure. Idempotent."""
     text = _INVISIBLE.sub("", text)
-    text = _CONTROL.sub(lambda match: "< " if match.group() == "<" else " >", text)
+    text = _CONTROL.sub(lambda match: _SPACED[match.group()], text)
     return _MARK.sub(r"(\1)", _INSTRUCTION.sub("[ ", text))
 
 
@@ -69,7 +73,9 @@ def follows(before: Chunk, after: Chunk) -> bool:
             and (before.title, before.heading) == (after.title, after.heading))
 
 
-def compose(extracts: Sequence[Extract]) -> str:
+def compose(extracts: Sequence[Extract], *, safe: Callable[[str], str] = inert) -> str:
+    """The text of these extracts, numbered from 1. `safe`: what all retrieved text goes through; another only to measure what it
+    is good for."""
     lines: list[str] = []
     above, last = "", 0
     marks = numbers(extracts)
@@ -77,23 +83,23 @@ def compose(extracts: Sequence[Extract]) -> str:
         if n == last:
             # A line of its own, because the end of a chunk may be the end of a paragraph or of a row of a table.
             gap = extract.sentences[0] > 0 or extracts[place - 1].sentences[-1] + 1 < len(extracts[place - 1].chunk.sentences)
-            lines.append(f"{GAP} {body(extract)}" if gap else body(extract))
+            lines.append(f"{GAP} {body(extract, safe=safe)}" if gap else body(extract, safe=safe))
             continue
-        header = _header(extract)
+        header = _header(extract, safe)
         # A heading is paid once for neighbours that share it.
         lines.append(f"[{n}] {header}" if header and header != above else f"[{n}]")
         above, last = header, n
-        lines.append(body(extract))
+        lines.append(body(extract, safe=safe))
     return "".join(f"{line}\n" for line in lines)
 
 
-def body(extract: Extract) -> str:
+def body(extract: Extract, *, safe: Callable[[str], str] = inert) -> str:
     """The chosen sentences as one inert text; a gap mark where sentences between them were left out."""
     chunk, parts, before = extract.chunk, [], -1
     for index in extract.sentences:
         if before >= 0:
             parts.append(_joint(chunk.text[chunk.sentences[before][1]:chunk.sentences[index][0]], adjacent=index == before + 1))
-        parts.append(_SPACE.sub(" ", inert(chunk.sentence(index))).strip())
+        parts.append(_SPACE.sub(" ", safe(chunk.sentence(index))).strip())
         before = index
     return "".join(parts).strip()
 
@@ -106,7 +112,7 @@ def _joint(between: str, *, adjacent: bool) -> str:
     return " " if between else ""
 
 
-def _header(extract: Extract) -> str:
+def _header(extract: Extract, safe: Callable[[str], str]) -> str:
     chunk = extract.chunk
     shown = " - ".join(dict.fromkeys(filter(None, (chunk.title, chunk.heading))))
-    return _SPACE.sub(" ", inert(shown)).strip()
+    return _SPACE.sub(" ", safe(shown)).strip()
