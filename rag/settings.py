@@ -214,6 +214,27 @@ def changed(settings: Settings, changes: Mapping[str, object], *, where: str = "
     return replace(settings, **values, origin={**settings.origin, **dict.fromkeys(values, where)})
 
 
+@dataclass(frozen=True, slots=True)
+class Described:
+    """What a setting is, apart from any value that somebody chose."""
+
+    name: str
+    doc: str
+    default: object
+    low: float | None
+    high: float | None
+    choices: tuple[str, ...]
+    secret: bool
+    query: bool
+
+
+def described() -> list[Described]:
+    """Every setting in the order of its definition, for the documentation."""
+    return [Described(name, f.metadata["doc"], f.default, f.metadata["low"], f.metadata["high"],
+                      _CHOICES.get(name) or _LISTS.get(name, ()), bool(f.metadata["secret"]), bool(f.metadata["query"]))
+            for name, f in _FIELDS.items() if name != "origin"]
+
+
 def query_names() -> list[str]:
     """The settings that may differ from one question to the next."""
     return [name for name, f in _FIELDS.items() if f.metadata.get("query")]
