@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from rag.errors import InputError
-from rag.types import Chunk, Considered, Context, Extract, SearchPath, Selection
+from rag.types import Chunk, Considered, Context, Extract, Led, SearchPath, Selection
 
 
 @dataclass(frozen=True, slots=True)
@@ -20,7 +20,7 @@ class Candidate:
 
     `relevance` and `sentence_relevance` are cosines to the question. `sentence_vectors` has shape (sentences, dimension),
     unit rows. `tokens` and `sentence_tokens` are in the reader's tokens, without heading or marks. `sentence_answers`: the
-    cross-encoder's score of each sentence, empty where it did not read the candidate.
+    cross-encoder's score of each sentence, empty where it did not read the candidate. `led`: what leads to it from others.
     """
 
     chunk: Chunk
@@ -32,6 +32,7 @@ class Candidate:
     sentence_vectors: NDArray[np.float32]
     tokens: int
     sentence_answers: tuple[float, ...] = ()
+    led: Led | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -89,6 +89,6 @@ def pooled(question: str, found: Sequence[ScoredChunk], *, vectors: SentenceVect
             sentence_relevance=tuple(relevance[at - 1:here.stop - 1].tolist()),
             sentence_tokens=tuple(counts[at - 1:here.stop - 1]),
             sentence_terms=tuple(above.union(asked.intersection(lexical.words(text))) for text in sentences),
-            sentence_vectors=rows[here]))
+            sentence_vectors=rows[here], led=hit.led))
         at = here.stop
     return Pool(tuple(candidates), weights, question=question), encoded

@@ -75,12 +75,26 @@ class Chunk:
 
 
 @dataclass(frozen=True, slots=True)
+class Led:
+    """How strongly passages that a question finds at once lead to another, each from 0 to 1 (`retrievers.second_look_model` has
+    their meaning). `by`: the chunk that leads best."""
+
+    linked: float = 0.0
+    one_word: float = 0.0
+    rare: float = 0.0
+    named: float = 0.0
+    by: str = ""
+
+
+@dataclass(frozen=True, slots=True)
 class ScoredChunk:
-    """A candidate. Scores of different origins are not comparable; only `retrievers.fusion` combines them."""
+    """A candidate. Scores of different origins are not comparable; only `retrievers.fusion` combines them. `led`: what leads to
+    it, where a second look was taken."""
 
     chunk: Chunk
     score: float
     origins: Mapping[str, float] = field(default_factory=dict)
+    led: Led | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -15,14 +15,14 @@ one brought compete by their chance to be evidence (`retrievers.second_look_mode
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 
 from indexers import lexical
 from indexers.encoders import Vectors
 from rag.filters import Filter
-from rag.types import Chunk, ScoredChunk
+from rag.types import Chunk, Led, ScoredChunk
 from retrievers import mentions
 from retrievers.bm25 import Bm25
 from retrievers.bm25_native import NativeBm25
@@ -78,6 +78,11 @@ class Lead:
     named: float = 0.0
     by: str = ""
     why: str = ""
+
+    @property
+    def led(self) -> Led | None:
+        """None where nothing leads to the row."""
+        return Led(self.linked, self.one_word, self.rare, self.named, self.by) if self.by else None
 
     def note(self, *, rare: float = 0.0, named: float = 0.0, by: str, why: str) -> None:
         # Of two ways alike the name says more.
@@ -148,15 +153,15 @@ def chosen(first: Found, seen: Leads, *, k: int, chances: Chances) -> SecondLook
                     key=lambda row: (-chance[row], places.get(row, k), row))[:k - min(kept, len(first.rows))]
     stay = sorted((row for row in rivals if row in places), key=places.__getitem__)
     come = [row for row in rivals if row not in places]
-    hits = [*first.hits[:kept], *(first.hits[places[row]] for row in stay)]
-    least = min(hit.score for hit in hits)
     at = {row: place for place, row in enumerate(seen.rows)}
+    hits = [replace(first.hits[places[row]], led=seen.leads[at[row]].led) for row in (*first.rows[:kept], *stay)]
+    least = min(hit.score for hit in hits)
     brought = []
     for row in come:
         chunk, lead = seen.chunks[at[row]], seen.leads[at[row]]
         # Below all that stay, in the order of chances, on a scale that has no other meaning here.
         origins = {"dense": seen.cosines[at[row]], ORIGIN: chance[row]}
-        hits.append(ScoredChunk(chunk, least - (1 - chance[row]) * abs(least), origins))
+        hits.append(ScoredChunk(chunk, least - (1 - chance[row]) * abs(least), origins, lead.led))
         brought.append(Brought(chunk.id, chunk.source, chance[row], lead.by, lead.why))
     return SecondLook(Found(tuple(hits), (*first.rows[:kept], *stay, *come), first.plan), seen.asked, tuple(brought))
 

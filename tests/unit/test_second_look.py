@@ -82,6 +82,11 @@ def test_the_passage_that_another_leads_to_becomes_a_candidate(folder: Path, set
     assert "Ilmar Vant" in second.asked
     hit = second.found.hits[named(second.found).index("Ilmar Vant")]
     assert hit.origins[ORIGIN] == brought.chance > 0.5
+    assert hit.led is not None
+    assert (hit.led.by, hit.led.linked) == (brought.by, pytest.approx(1 / (1 + 0.3 * named(first).index("Blood Lane"))))
+    # A passage of the first look that others lead to says so too; the scores of the first look are its own.
+    assert any(other.led for other in second.found.hits[:kept_of(K)])
+    assert [other.score for other in second.found.hits[:kept_of(K)]] == [other.score for other in first.hits[:kept_of(K)]]
     assert hit.origins["dense"] == pytest.approx(float(ENCODER.encode([QUESTION])[0] @ ENCODER.encode(
         [f"Ilmar Vant\n{BRIDGE['Ilmar Vant']}"])[0]), abs=1e-3)
 

@@ -5,18 +5,21 @@ from __future__ import annotations
 import json
 from collections.abc import Sequence
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pytest
 
-from optimizers import SELECTORS, relevance
+from eval.datasets import Question, load
+from optimizers import SELECTORS, relevance, steps
 from optimizers.adagres import AdagresSettings, redundancy_weight
 from optimizers.context import render
 from optimizers.mmr import choose_by_mmr
-from optimizers.pool import Candidate, Pool, units
+from optimizers.pool import Candidate, Pool, Unit, units
 from optimizers.training import relevance as training
+from optimizers.training.steps import before_the_last
 from optimizers.vectors import mean_likeness
-from rag.types import Context, Extract, Selection
+from rag.types import Context, Extract, Led, Selection
 from tests.fakes import WordCounter, make_chunk
 
 COUNTER = WordCounter()
@@ -203,10 +206,59 @@ def test_features_by_hand() -> None:
 
 def test_the_shipped_weights_fit_the_features() -> None:
     stored = json.loads(relevance.WEIGHTS.read_text(encoding="utf-8"))
-    assert [tuple(each["features"]) for each in stored["models"]] == [relevance.PLAIN, relevance.READ]
+    assert [tuple(each["features"]) for each in stored["models"]] == [relevance.PLAIN, relevance.READ, relevance.LED]
     for each in stored["models"]:
         assert len(each["weights"]) == len(each["features"])
         assert each["fitted_on"]
+
+
+def test_what_leads_to_a_passage_raises_its_chance_where_the_question_takes_two_steps() -> None:
+    first = candidate("Blood Lane is a film by Ilmar Vant.", .6, name="a")
+    other, plain = (candidate("Ilmar Vant was born in Tartu.", .2, name=name) for name in "bc")
+    led = replace(other, led=Led(linked=1.0, rare=0.5, named=0.9, by=first.chunk.id))
+    hops = "Where was the director of the film Blood Lane, which Ann Reed wrote, born?"
+    simple = "who made the film about blood"
+    assert steps.chance(hops) > 0.8 > 0.1 > steps.chance(simple)
+    for question, least, most in ((hops, 2.0, 9.0), (simple, 0.0, 0.4)):
+        without = relevance.chances(Pool((first, plain), {}, question=question))
+        found = relevance.chances(Pool((first, led), {}, question=question))
+        gained, other_gained = (np.log(found[unit] / (1 - found[unit])) - np.log(without[unit] / (1 - without[unit]))
+                                for unit in (Unit(1, 0), Unit(0, 0)))
+        assert least < gained - other_gained < most
+    assert relevance.led_features(Pool((first, led), {}, question=hops)) == pytest.approx(
+        np.asarray([[0, 0, 0, 0], [1, 0, .5, .9]]) * steps.chance(hops))
+
+
+def test_a_question_is_read_by_its_form() -> None:
+    assert steps.features("Where was the maker of Blood Lane and Ann's film, which won, born?") == (1.3, 0.5, 1.0, 1.0, 1.0)
+    assert steps.features("") == (0.0,) * 5
+    assert steps.features("谁导演了红高粱?") == (0.1, 0.0, 0.0, 0.0, 0.0)
+
+
+def test_training_asks_questions_of_several_steps_before_their_last(tmp_path: Path) -> None:
+    (tmp_path / "corpus.jsonl").write_text('{"id": "a", "title": "", "text": "Ada built it."}\n')
+    rows = [{"id": "1", "question": "How many letters has its builder?", "answers": ["3"], "evidence": ["a"], "type": "steps",
+             "previous_question": "Who built it?", "previous_answer": "Ada"},
+            {"id": "2", "question": "Who?", "answers": ["Ada"], "evidence": ["a"], "type": "one"}]
+    (tmp_path / "queries.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    questions = load(tmp_path).questions
+    assert [(each.text, each.answers) for each in before_the_last(tmp_path, questions)] == [("Who built it?", ("Ada",)),
+                                                                                           ("Who?", ("Ada",))]
+
+
+def test_the_third_model_is_taught_what_the_others_say() -> None:
+    read = replace(candidate("One two. Three four.", .5, .25, name="a"), sentence_answers=(1.0, -1.0))
+    pool = Pool((read, candidate("Five six.", .1, name="b")), {}, question="who is it")
+    data = training.labelled("made up", [(pool, Question(id="1", text="who is it", answers=("Five",), evidence=("b",), type="x"))])
+    models = {name: relevance.model(names) for name, names in (("plain", relevance.PLAIN), ("read", relevance.READ))}
+    [(rows, labels)] = data.of("led", models)
+    assert labels.tolist() == [0, 0, 1]
+    assert data.candidates == [[0, 0, 1]]
+    # Nothing leads anywhere: the chances are those of the first two models.
+    assert 1 / (1 + np.exp(-rows[:, 0])) == pytest.approx(list(relevance.chances(pool).values()))
+    right, wrong = training.best_of([(rows, labels)], data.candidates, np.asarray([1.0, 0, 0, 0, 0]), 0.0)
+    assert (right, wrong) == ([pytest.approx(relevance.chances(pool)[Unit(1, 0)])],
+                              [pytest.approx(max(relevance.chances(pool)[Unit(0, i)] for i in (0, 1)))])
 
 
 def test_fitting_recovers_known_weights() -> None:
