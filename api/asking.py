@@ -15,7 +15,7 @@ from api.usage import Entry, Ledger
 from rag.errors import BudgetExceeded, DeadlineExceeded, InputError, RagError
 from rag.filters import Filter, as_filter
 from rag.thriftrag import ThriftRAG
-from rag.types import Answer, Receipt, SearchResult, Step
+from rag.types import Answer, Receipt, SearchResult, Step, Turn
 
 T = TypeVar("T")
 # What a stream is told: the name of the event and its data.
@@ -41,6 +41,8 @@ class Question:
     selector: str | None = None
     where: Filter | None = None
     answer_tokens: int | None = None    # the longest answer, where it is not the setting's
+    rewriter: str | None = None
+    history: tuple[Turn, ...] = ()
     arrived: float = field(default_factory=time.monotonic)
 
 
@@ -64,9 +66,14 @@ def answer(kb: ThriftRAG, question: Question, *, books: Books, cancelled: thread
     waited = time.monotonic() - question.arrived
     books.metrics.queue_seconds.labels("ask").observe(waited)
 
+    paid = False
+
     def on_step(step: Step) -> None:
+        nonlocal paid
         books.metrics.stage(step)
-        if cancelled.is_set() and step.stage not in _PAID:
+        # Also by the reader's own queries: what they took is in the receipt of an answer alone.
+        paid = paid or step.stage in _PAID or "completion_tokens" in step.facts
+        if cancelled.is_set() and not paid:
             raise Abandoned
         if tell is not None:
             tell("status", {"stage": step.stage, "seconds": round(step.seconds, 6)})
@@ -84,7 +91,12 @@ def answer(kb: ThriftRAG, question: Question, *, books: Books, cancelled: thread
                                    hint="Allow more time with deadline_s, or try again when the server is less busy.")
         changes = None if question.answer_tokens is None else {"reader_max_tokens": question.answer_tokens}
         return kb.ask(question.text, budget=question.budget_tokens, max_cost=question.max_cost_usd, deadline=left,
-                      selector=question.selector, where=question.where, changes=changes,
+        changes: dict[str, object] = {} if question.answer_tokens is None else {"reader_max_tokens": question.answer_tokens}
+        if question.rewriter:
+            changes["rewriter"] = question.rewriter
+        return kb.ask(question.text, budget=question.budget_tokens, max_cost=question.max_cost_usd, deadline=left,
+                      selector=question.selector, where=question.where, history=question.history, changes=changes or None,
+                      on_token=on_token if tell is not None else None, on_step=on_step, cancelled=cancelled.is_set)
                       on_token=on_token if tell is not None else None, on_step=on_step, cancelled=cancelled.is_set)
 
     found = _recorded(work, question, books, ended=lambda answer: _ended(answer, cancelled))

@@ -16,6 +16,7 @@ from datetime import UTC, datetime, timedelta
 from api.errors import MoneySpent, RateLimited, TokensSpent
 from api.keys import Key
 from api.usage import Ledger
+from retrievers.rewriting.proposal import REPLY_TOKENS
 
 # Of the whole prompt around question and context: instructions, fences and the chat template, with room to spare.
 _AROUND_TOKENS = 512
@@ -89,10 +90,14 @@ class Cost:
 
 
 def worst_case(*, question: str, budget_tokens: int, answer_tokens: int, price_prompt: float, price_completion: float,
-               max_cost_usd: float | None) -> Cost:
+               max_cost_usd: float | None, said: str = "", rewrites: bool = False) -> Cost:
     """No tokenizer makes more tokens of a text than it has bytes. Prices are US dollars per million tokens; an answer's own ceiling
-    lowers the money, for the pipeline keeps to it."""
-    prompt = budget_tokens + len(question.encode("utf-8", "replace")) + _AROUND_TOKENS
+    lowers the money, for the pipeline keeps to it. `said`: the conversation before the question. `rewrites`: the reader may be
+    asked for queries first."""
+    asked = len(question.encode("utf-8", "replace")) + len(said.encode("utf-8", "replace")) + _AROUND_TOKENS
+    prompt = budget_tokens + asked
+    if rewrites:
+        prompt, answer_tokens = prompt + asked, answer_tokens + REPLY_TOKENS
     usd = (prompt * price_prompt + answer_tokens * price_completion) / 1e6
     return Cost(prompt + answer_tokens, usd if max_cost_usd is None else min(usd, max_cost_usd))
 

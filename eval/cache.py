@@ -8,12 +8,12 @@ import json
 import sqlite3
 import threading
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
 
 from rag.errors import ModelTimeout, ModelUnavailable, StorageError
-from rag.llm import Generation, Message, Reader
+from rag.llm import Constrained, Generation, Message, Reader
 
 _TABLE = """CREATE TABLE IF NOT EXISTS generations
     (key TEXT PRIMARY KEY, generation TEXT NOT NULL, alone INTEGER NOT NULL) WITHOUT ROWID"""
@@ -75,15 +75,27 @@ class CachingReader:
                  on_token: Callable[[str], None] | None = None, deadline: float | None = None,
                  cancelled: Callable[[], bool] | None = None) -> Generation:
         """As `Reader.generate`. Raises StorageError if the file cannot be read or written."""
-        key = _key(self._identity, messages, max_tokens, stop)
+        return self._remembered(_key(self._identity, messages, max_tokens, stop), lambda: self._reader.generate(
+            messages, max_tokens=max_tokens, stop=stop, on_token=on_token, deadline=deadline, cancelled=cancelled), on_token)
+
+    def generate_json(self, messages: Sequence[Message], *, schema: Mapping[str, object], max_tokens: int,
+                      deadline: float | None = None, cancelled: Callable[[], bool] | None = None) -> Generation:
+        """As `Constrained.generate_json`; a reader that cannot be held to a schema is asked without."""
+        reader = self._reader
+        if not isinstance(reader, Constrained):
+            return self.generate(messages, max_tokens=max_tokens, deadline=deadline, cancelled=cancelled)
+        key = _key(f"{self._identity} {json.dumps(schema, sort_keys=True)}", messages, max_tokens, ())
+        return self._remembered(key, lambda: reader.generate_json(
+            messages, schema=schema, max_tokens=max_tokens, deadline=deadline, cancelled=cancelled), None)
+
+    def _remembered(self, key: str, call: Callable[[], Generation], on_token: Callable[[str], None] | None) -> Generation:
         known = self._awaited(key)
         if known is not None:
             if on_token is not None:
                 on_token(known.text)
             return known
         try:
-            generation = self._asked(lambda: self._reader.generate(
-                messages, max_tokens=max_tokens, stop=stop, on_token=on_token, deadline=deadline, cancelled=cancelled))
+            generation = self._asked(call)
             self._keep(key, generation)
             return generation
         finally:

@@ -1,16 +1,17 @@
 """Question to answer: the only place where stages meet. Each adds one step with its time and facts to the trace.
 
-    retrieve -> filter -> select -> render -> generate -> check -> receipt
+    rewrite -> retrieve -> filter -> select -> render -> generate -> check -> receipt
 """
 
 from __future__ import annotations
 
 import time
 import uuid
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
 from indexers import lexical
+from indexers.encoders import Vectors
 from indexers.sentences import split
 from optimizers import BY_CHANCE, SELECTORS, WHOLE, relevance
 from optimizers.context import render
@@ -19,7 +20,7 @@ from optimizers.crossencoder.encoder import CrossEncoder
 from optimizers.knowledge_filter import filtered
 from optimizers.pool import Pool, Watch
 from optimizers.sufficiency import sufficiency
-from rag import citations, ledger, prompts
+from rag import citations, ledger, prompts, rewriting
 from rag.checks import clean_question
 from rag.errors import DeadlineExceeded, QuestionTooLong
 from rag.filters import Filter
@@ -37,11 +38,13 @@ from rag.types import (
     ScoredChunk,
     Selection,
     Step,
+    Turn,
     Usage,
     Verdict,
     whole,
 )
 from retrievers.hybrid import Found, Searcher
+from retrievers.rewriting.search import rewritten
 from retrievers.second_look import SecondLook, second_look
 
 
@@ -57,7 +60,7 @@ class Hooks:
 
 @dataclass(slots=True)
 class _Run:
-    """The state of one question: its clock, its trace and what it has spent."""
+    """The state of one question: its clock, its trace and what it has spent. `question`: as it was asked."""
 
     question: str
     budget: Budget
@@ -69,10 +72,22 @@ class _Run:
     encoder_s: float = 0.0
     counted: bool = True
     degraded: str | None = None     # why the context is not what it would have been
+    asked: rewriting.Asked = field(init=False)
+    silent: bool = False            # the reader is not to be asked
+    rewrite_s: float = 0.0
+
+    def __post_init__(self) -> None:
+        self.asked = rewriting.Asked(self.question, self.question)
 
     @property
     def deadline(self) -> float | None:
         return None if self.budget.seconds is None else self.started + self.budget.seconds
+
+    def take(self, asked: rewriting.Asked) -> None:
+        """The question as it goes on, and what that cost, which is spent but once."""
+        self.asked = replace(asked, usage=Usage())
+        self.usage += asked.usage
+        self.counted = self.counted and asked.counted
 
     def record(self, stage: str, since: float, **facts: object) -> None:
         """Adds a finished stage to the trace."""
@@ -109,6 +124,7 @@ class _Found:
     naive_tokens: int
     search: Found
     second: SecondLook
+    rewrite: Mapping[str, object] | None = None     # facts of that stage, None where it was not taken
 
 
 @dataclass(frozen=True)
@@ -122,13 +138,15 @@ class Pipeline:
     recent: Recent[_Found] = field(default_factory=lambda: Recent(0))
     cross: CrossEncoder | None = None
 
-    def ask(self, question: str, *, budget: Budget, hooks: Hooks = Hooks(), where: Filter | None = None) -> Answer:
-        """The answer within `budget` from the documents that `where` allows, its citations and its receipt.
+    def ask(self, question: str, *, budget: Budget, hooks: Hooks = Hooks(), where: Filter | None = None,
+            history: Sequence[Turn] = ()) -> Answer:
+        """The answer within `budget` from the documents that `where` allows, its citations and its receipt. `history`: what was
+        said before, the newest last.
 
         Raises:
             QuestionEmpty, QuestionTooLong, BudgetError, CostExceeded, DeadlineExceeded, UpstreamError.
         """
-        run = self._run(question, budget, hooks, where)
+        run = self._run(question, budget, hooks, where, history=history)
         limit = self._context_limit(run)
         extracts, naive, reason = self._choose(run, limit)
         if reason:
@@ -137,17 +155,17 @@ class Pipeline:
         return self._answer(run, extracts, limit, naive=naive)
 
     def context(self, question: str, *, budget: Budget, extracts: Sequence[Extract] | None = None, hooks: Hooks = Hooks(),
-                where: Filter | None = None) -> Prepared:
-        """What `ask`, or `answer_from` where `extracts` are given, would send to the reader, which is not asked. Raises as
-        they do, but for UpstreamError."""
-        run = self._run(question, budget, hooks, where)
+                where: Filter | None = None, history: Sequence[Turn] = ()) -> Prepared:
+        """What `ask`, or `answer_from` where `extracts` are given, would send to the reader, which is not asked, not for queries
+        either. Raises as they do, but for UpstreamError."""
+        run = self._run(question, budget, hooks, where, history=history, silent=True)
         limit = self._context_limit(run)
         naive, reason = 0, None
         if extracts is None:
             extracts, naive, reason = self._choose(run, limit)
         since = time.monotonic()
         context = render(extracts, counter=self.reader.tokenizer, budget=limit) if extracts else EMPTY
-        tokens = 0 if reason else self.reader.prompt_tokens(prompts.build(run.question, context.text))
+        tokens = 0 if reason else self.reader.prompt_tokens(prompts.build(run.asked.told, context.text))
         run.step("render", since, tokens=context.tokens, passages=len(context.passages))
         return Prepared(question=run.question, context=context, reason=reason, prompt_tokens=tokens, naive_tokens=naive or tokens,
                         encoder_passes=run.usage.encoder_passes, seconds=_seconds(run), trace=tuple(run.steps))
@@ -158,6 +176,8 @@ class Pipeline:
         reason = self._filter(run, found)
         if reason:
             return (), found.naive_tokens, reason
+        if run.budget.cost_usd and run.usage.llm_calls:
+            limit = min(limit, self._context_limit(run))
         selection, chance = self._select(run, found, limit)
         reason = None if selection.extracts else selection.degraded or self._too_small(found.candidates, limit)
         return selection.extracts, found.naive_tokens, reason or self._insufficient(chance)
@@ -169,30 +189,51 @@ class Pipeline:
 
     def pool(self, question: str, *, where: Filter | None = None) -> Pool:
         """What a selector would see for this question: for fitting and inspecting selectors without asking the reader."""
-        run = self._run(question, Budget(1), Hooks(), where)
+        run = self._run(question, Budget(1), Hooks(), where, silent=True)
         return self._read(run, self._found(run)).pool
 
-    def _run(self, question: str, budget: Budget, hooks: Hooks, where: Filter | None = None) -> _Run:
-        return _Run(clean_question(question, limit=self.settings.max_question_chars), budget, hooks, time.monotonic(), where)
+    def _run(self, question: str, budget: Budget, hooks: Hooks, where: Filter | None = None, *, history: Sequence[Turn] = (),
+             silent: bool = False) -> _Run:
+        run = _Run(clean_question(question, limit=self.settings.max_question_chars), budget, hooks, time.monotonic(), where,
+                   silent=silent)
+        if history:
+            since = time.monotonic()
+            run.take(rewriting.contextual(run.question, history, searcher=self.searcher, reader=self.reader,
+                                          settings=self._quiet(run), limits=self._limits(run)))
+            run.rewrite_s += time.monotonic() - since
+        return run
+
+    def _quiet(self, run: _Run) -> Settings:
+        """The settings, in which a reader that is not to be asked writes no queries."""
+        asks = self.settings.rewriter == "llm"
+        return replace(self.settings, rewriter="auto") if asks and run.silent else self.settings
+
+    def _limits(self, run: _Run) -> rewriting.Limits:
+        fixed = 0 if run.budget.cost_usd is None else self.reader.prompt_tokens(prompts.build(run.asked.told, ""))
+        return rewriting.Limits(run.deadline, run.hooks.cancelled, run.budget.cost_usd, fixed)
 
     def _context_limit(self, run: _Run) -> int:
         """The context budget after the reader's window and the caller's money are taken into account."""
-        fixed = self.reader.prompt_tokens(prompts.build(run.question, _PROBE)) - self.reader.tokenizer.count(_PROBE)
+        fixed = self.reader.prompt_tokens(prompts.build(run.asked.told, _PROBE)) - self.reader.tokenizer.count(_PROBE)
         room = self.reader.context_window - fixed - self.settings.reader_max_tokens
         if room < 1:
             raise QuestionTooLong(f"The question leaves no room in the reader's window of {self.reader.context_window} tokens.",
                                   hint="Shorten it.", field="question")
         limit = min(run.budget.context_tokens, room)
         if run.budget.cost_usd:
-            affordable = ledger.affordable_context(max_cost=run.budget.cost_usd, fixed_tokens=fixed, settings=self.settings)
+            spent = ledger.cost_usd(run.usage, settings=self.settings, local_wh=0)
+            affordable = ledger.affordable_context(max_cost=run.budget.cost_usd - spent, fixed_tokens=fixed, settings=self.settings)
             limit = limit if affordable is None else min(limit, affordable)
         return limit
 
     def _found(self, run: _Run) -> _Found:
         """Candidates and their pool, from memory where the same was asked a moment ago."""
-        since = time.monotonic()
+        since = time.monotonic() - run.rewrite_s
         settings = self.settings
         found = self.recent.get(self._asked(run), lambda: self._retrieve(run))
+        if found.rewrite is not None or run.asked.facts:
+            run.step("rewrite", time.monotonic() - run.rewrite_s, rewriter=settings.rewriter, **(found.rewrite or run.asked.facts))
+        since += run.rewrite_s
         plan = found.search.plan
         facts: dict[str, object] = {"origins": list(plan.origins)}
         if settings.mode == "hybrid":
@@ -209,35 +250,57 @@ class Pipeline:
     def _asked(self, run: _Run) -> tuple[object, ...]:
         """What decides about the candidates of a question."""
         settings = self.settings
-        return (self.searcher.snapshot.id, run.question, settings.mode, settings.origins, settings.fusion, settings.candidates,
-                settings.naive_k, settings.second_look, str(run.where))
+        return (self.searcher.snapshot.id, run.asked.search, run.asked.told, run.asked.queries, settings.mode, settings.origins,
+                settings.fusion, settings.candidates, settings.naive_k, settings.second_look, self._quiet(run).rewriter,
+                str(run.where))
 
     def _retrieve(self, run: _Run) -> _Found:
         """`naive_tokens`: what the prompt of a rank-order fill with the first `naive_k` hybrid chunks would have cost."""
         since = time.monotonic()
-        [vector], encoded = self.vectors.get([run.question])
+        question = run.asked.search
+        [vector], encoded = self.vectors.get([question])
         self._spend(run, encoder_passes=encoded, since=since)
         mode: Mode = self.settings.mode  # type: ignore[assignment]  # checked when the settings were read
         k = self.settings.candidates
-        found = self.searcher.find(run.question, mode=mode, k=max(k, self.settings.naive_k), vector=vector, where=run.where,
-                                   settings=self.settings)
+        rewrites = mode == "hybrid" and self.settings.rewriter != "off"
+        found = self.searcher.find(question, mode=mode, k=max(k, self.settings.naive_k, rewriting.DEPTH if rewrites else 0),
+                                   vector=vector, where=run.where, settings=self.settings)
         ranked = found if mode == "hybrid" else self.searcher.find(
-            run.question, mode="hybrid", k=self.settings.naive_k, vector=vector, where=run.where, settings=self.settings)
+            question, mode="hybrid", k=self.settings.naive_k, vector=vector, where=run.where, settings=self.settings)
         naive = render([whole(hit.chunk) for hit in ranked.hits[:self.settings.naive_k]], counter=self.reader.tokenizer)
-        second = SecondLook(Found(found.hits[:k], found.rows[:k], found.plan))
-        if mode == "hybrid" and self.settings.second_look == "auto":
-            second = second_look(run.question, found, searcher=self.searcher, k=k, vector=vector, where=run.where)
+        second, rewrite = SecondLook(Found(found.hits[:k], found.rows[:k], found.plan)), None
+        if rewrites and found.hits:
+            second, rewrite = self._rewritten(run, found, vector)
+        elif mode == "hybrid" and self.settings.second_look == "auto":
+            second = second_look(question, found, searcher=self.searcher, k=k, vector=vector, where=run.where)
         candidates = list(second.found.hits)
         return _Found(candidates, self._pool(run, candidates),
-                      self.reader.prompt_tokens(prompts.build(run.question, naive.text)), second.found, second)
+                      self.reader.prompt_tokens(prompts.build(run.asked.told, naive.text)), second.found, second, rewrite)
+
+    def _rewritten(self, run: _Run, first: Found, vector: Vectors) -> tuple[SecondLook, Mapping[str, object]]:
+        """The pool after the stage `rewrite`, in the place of a second look, and its facts."""
+        since, settings, k = time.monotonic(), self._quiet(run), self.settings.candidates
+        is_open, chance = rewriting.opened(run.asked, first, searcher=self.searcher, settings=settings)
+        facts: dict[str, object] = {} if chance is None else {"chance": round(chance, 4)}
+        if is_open:
+            run.take(rewriting.with_proposals(run.asked, reader=self.reader, settings=settings, limits=self._limits(run)))
+        queries = run.asked.queries
+        pool = Found(first.hits[:k], first.rows[:k], first.plan)
+        if is_open or queries:
+            self._spend(run, encoder_passes=len(queries), since=time.monotonic())
+            done = rewritten(run.asked.search, first, searcher=self.searcher, vector=vector, k=k, queries=queries, where=run.where,
+                             bridges=is_open and settings.rewriter != "feedback", settings=self.settings, stop=run.halfway())
+            pool, facts = done.found, {**facts, **done.facts}
+        run.rewrite_s += time.monotonic() - since
+        return SecondLook(pool), {"open": is_open, **run.asked.facts, "queries": [query.to_dict() for query in queries], **facts}
 
     def _read(self, run: _Run, found: _Found) -> _Found:
         """With the cross-encoder's scores, for selectors that go by them; from memory where the same was asked a moment ago."""
         if self.cross is None or self.settings.selector not in BY_CHANCE or not found.candidates:
             return found
-        cross, since, pairs = self.cross, time.monotonic(), self.settings.cross_pairs
+        cross, since, pairs, question = self.cross, time.monotonic(), self.settings.cross_pairs, run.asked.search
         key = (*self._asked(run), cross.name, pairs)
-        read = self.recent.get(key, lambda: replace(found, pool=reading.read(found.pool, run.question, encoder=cross, pairs=pairs)))
+        read = self.recent.get(key, lambda: replace(found, pool=reading.read(found.pool, question, encoder=cross, pairs=pairs)))
         run.step("read", since, model=cross.name, pairs=sum(bool(each.sentence_answers) for each in read.pool.candidates))
         run.encoder_s += time.monotonic() - since
         return read
@@ -289,7 +352,7 @@ class Pipeline:
     def _explained(self, run: _Run, found: _Found, selection: Selection) -> dict[str, object]:
         """For each chosen passage what the question's terms add to its sparse score, where that was searched."""
         chosen = list({extract.chunk.id: extract.chunk for extract in selection.extracts}.values())
-        told = self.searcher.explain(run.question, found.search, chunks=chosen)
+        told = self.searcher.explain(run.asked.search, found.search, chunks=chosen)
         if told is None:
             return {}
         return {"terms": [{"chunk_id": chunk.id, "source": chunk.source, "terms": [match.to_dict() for match in matches]}
@@ -309,15 +372,16 @@ class Pipeline:
 
     def _pool(self, run: _Run, found: Sequence[ScoredChunk]) -> Pool:
         since = time.monotonic()
-        pool, encoded = pooled(run.question, found, vectors=self.vectors, counter=self.reader.tokenizer,
-                               weights=self.searcher.bm25.idf(lexical.words(run.question)))
+        question = run.asked.search
+        pool, encoded = pooled(question, found, vectors=self.vectors, counter=self.reader.tokenizer,
+                               weights=self.searcher.bm25.idf(lexical.words(question)))
         self._spend(run, encoder_passes=encoded, since=since)
         return pool
 
     def _answer(self, run: _Run, extracts: Sequence[Extract], limit: int, *, naive: int | None) -> Answer:
         since = time.monotonic()
         context = render(extracts, counter=self.reader.tokenizer, budget=limit)
-        messages = prompts.build(run.question, context.text)
+        messages = prompts.build(run.asked.told, context.text)
         if naive is None:
             naive = self.reader.prompt_tokens(messages)
         run.step("render", since, tokens=context.tokens, passages=len(context.passages))
@@ -341,7 +405,7 @@ class Pipeline:
         since = time.monotonic()
         text = generation.text.strip()
         spans = split(text, "en")
-        checked = citations.check(text, context, sentences=[text[a:b] for a, b in spans], question=run.question)
+        checked = citations.check(text, context, sentences=[text[a:b] for a, b in spans], question=run.asked.told)
         unknown = prompts.abstains(text)
         run.record("check", since, support=checked.support, unknown_marks=list(checked.unknown_marks), said_unknown=unknown)
         if not text:

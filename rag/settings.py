@@ -36,6 +36,7 @@ _CHOICES: dict[str, tuple[str, ...]] = {
     "lexical": ("auto", "native", "rank-bm25", "lucene"),
     "sparse": ("auto", "off"),
     "second_look": ("auto", "off"),
+    "rewriter": ("auto", "off", "feedback", "bridge", "llm"),
     "backend": ("local", "qdrant"),
     "qdrant_quantization": ("none", "scalar", "binary"),
 }
@@ -109,6 +110,9 @@ class Settings:
                            query=True)
     second_look: str = _setting("auto", "whether what the best candidates mention is searched too: auto (in hybrid search) or off",
                                 answers=True, query=True)
+    rewriter: str = _setting("off", "further queries beside the question, in hybrid search: off, feedback (of what was found), "
+                             "bridge (and what that mentions, in rounds), auto (bridge where it is likely to help), or llm (auto, "
+                             "and the reader is asked for queries)", answers=True, query=True)
     candidates: int = _setting(24, "candidates handed to the selector", low=1, high=5000, answers=True, query=True)
     cross_encoder: str = _setting("auto", "reads candidates against the question: auto (where the embedder has one), off, or a "
                                   "file of weights", answers=True, query=True)

@@ -33,7 +33,7 @@ from indexers.writer import writing
 from optimizers import BY_CHANCE
 from optimizers.crossencoder.encoder import CrossEncoder, has_cross_encoder, open_cross_encoder
 from optimizers.pool import Pool, Watch
-from rag import collection_settings
+from rag import collection_settings, rewriting
 from rag import settings as configuration
 from rag.checks import checked_budget, checked_selector, clean_question
 from rag.durable import tree_bytes
@@ -57,11 +57,13 @@ from rag.types import (
     Prepared,
     SearchResult,
     Step,
+    Turn,
     no_progress,
 )
 from retrievers import sparse
 from retrievers.hybrid import Searcher
 
+History = Sequence[Turn | Mapping[str, object]]
 COLLECTIONS = "collections"
 EMBEDDINGS = "embeddings.sqlite"
 MODES: tuple[Mode, ...] = ("hybrid", "dense", "bm25", "sparse")
@@ -156,28 +158,32 @@ class ThriftRAG:
     def ask(self, question: str, *, budget: int | None = None, max_cost: float | None = None, deadline: float | None = None,
             selector: str | None = None, where: Where | None = None, changes: Mapping[str, object] | None = None,
             on_token: Callable[[str], None] | None = None, on_step: Callable[[Step], None] | None = None,
-            cancelled: Callable[[], bool] | None = None, on_search: Watch | None = None) -> Answer:
+            cancelled: Callable[[], bool] | None = None, on_search: Watch | None = None, history: History = ()) -> Answer:
         """The answer within `budget` context tokens, `max_cost` US dollars and `deadline` seconds, with its receipt. `where`:
         only from documents that match, as a filter of `rag.filters`, its JSON form, or text like 'year >= 2020'. `changes`:
         settings for this question alone, by name (`rag.settings.query_names`). `on_search` gets every set of passages that the
-        selector asked about.
+        selector asked about. `history`: what was said before, the newest last, as `rag.types.Turn` or mappings with `role` (user or
+        assistant) and `content`; a question that refers to it is made self-contained.
 
         Raises:
             InputError, BudgetError, DeadlineExceeded, SnapshotError, UpstreamError: see `rag.errors`.
         """
         ceilings = checked_budget(self.settings, tokens=budget, cost=max_cost, seconds=deadline)
-        condition = as_filter(where)
+        condition, said = as_filter(where), rewriting.turns(history)
         pipeline = self._pipeline(selector, changes)
         if isinstance(pipeline.reader, Preloading):
             pipeline.reader.load()
-        return pipeline.ask(question, budget=ceilings, hooks=Hooks(on_token, on_step, cancelled, on_search), where=condition)
+        return pipeline.ask(question, budget=ceilings, hooks=Hooks(on_token, on_step, cancelled, on_search), where=condition,
+                            history=said)
 
     def context(self, question: str, *, budget: int | None = None, selector: str | None = None, where: Where | None = None,
-                changes: Mapping[str, object] | None = None, extracts: Sequence[Extract] | None = None) -> Prepared:
+                changes: Mapping[str, object] | None = None, extracts: Sequence[Extract] | None = None,
+                history: History = ()) -> Prepared:
         """The context that `ask`, or `answer_from` where `extracts` are given, would send to the reader, and what making it
-        took; the reader is not asked."""
+        took; the reader is not asked, so the rewriter `llm` does what `auto` does."""
         ceilings = checked_budget(self.settings, tokens=budget, cost=None, seconds=None)
-        return self._pipeline(selector, changes).context(question, budget=ceilings, extracts=extracts, where=as_filter(where))
+        return self._pipeline(selector, changes).context(question, budget=ceilings, extracts=extracts, where=as_filter(where),
+                                                          history=rewriting.turns(history))
 
     def answer_from(self, question: str, extracts: Sequence[Extract], *, budget: int | None = None) -> Answer:
         """The answer from a given ordered choice of passages; none asks the reader alone."""
@@ -191,7 +197,8 @@ class ThriftRAG:
     def search(self, query: str, *, mode: str = "hybrid", k: int = 10, where: Where | None = None,
                changes: Mapping[str, object] | None = None) -> list[Hit]:
         """The best `k` chunks of documents that `where` allows, best first; fewer where there are fewer. `changes`: settings for
-        this query alone, by name; of those, `origins` and `fusion` matter here."""
+        this query alone, by name; of those, `origins`, `fusion` and `rewriter` matter here. Only where it is among them is a
+        query rewritten, in hybrid mode and without a reader."""
         return list(self.find(query, mode=mode, k=k, where=where, changes=changes).hits)
 
     def find(self, query: str, *, mode: str = "hybrid", k: int = 10, where: Where | None = None, explain: bool = False,
@@ -209,7 +216,14 @@ class ThriftRAG:
         cleaned = clean_question(query, limit=self.settings.max_question_chars)
         settings = configuration.changed(self.settings, changes) if changes else self.settings
         searcher = self._current()
-        found = searcher.find(cleaned, mode=mode, k=k, where=as_filter(where), settings=settings)
+        condition, rewriter = as_filter(where), settings.rewriter if changes and "rewriter" in changes else "off"
+        if rewriter == "llm":
+            raise InputError("A search asks no reader, so the rewriter llm cannot serve it.", field="rewriter",
+                             hint="Use feedback, bridge or auto; or ask the question.")
+        if rewriter == "off" or mode != "hybrid":
+            found = searcher.find(cleaned, mode=mode, k=k, where=condition, settings=settings)
+        else:
+            found = rewriting.searched(cleaned, searcher=searcher, k=k, where=condition, settings=settings)
         told = searcher.explain(cleaned, found) if explain else None
         matches = told if told is not None else [None] * len(found.hits)
         hits = [Hit(hit.chunk, hit.score, hit.origins, terms) for hit, terms in zip(found.hits, matches, strict=True)]

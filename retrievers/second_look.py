@@ -124,24 +124,10 @@ def second_look(question: str, found: Found, *, searcher: Searcher, k: int, vect
 
 def leads(question: str, first: Found, *, searcher: Searcher, vector: Vectors, where: Filter | None = None) -> Leads:
     """The rows of the first look and those that mentions in its best passages lead to, each once."""
-    seeds = [hit.chunk for hit in first.hits[:SEEDS]]
-    asked = frozenset(lexical.words(question))
-    search = _Search(_words_of(searcher), searcher.snapshot.size, asked, searcher.snapshot.allowed(where))
-    for place, seed in enumerate(seeds):
-        search.follow(seed, row=first.rows[place], share=1 / (1 + _FADING * place))
-    rows = tuple(sorted({*first.rows, *search.met}))
-    known = dict(zip(first.rows, (hit.chunk for hit in first.hits), strict=True))
-    fetched = [row for row in rows if row not in known]
-    known.update(zip(fetched, searcher.snapshot.chunks(fetched), strict=True))
-    _link(question, seeds, {row: known[row] for row in search.met}, search.met)
-    cosines = (searcher.snapshot.vectors(rows) @ vector).astype(np.float64).tolist()
-    covered = _covered([known[row] for row in rows], search.bm25.idf(sorted(asked)))
-    places = {row: place for place, row in enumerate(first.rows)}
-    found = tuple(search.met.get(row, Lead()) for row in rows)
-    features = tuple(
-        (10 / (10 + places[row]) if row in places else 0.0, cosine, share, lead.linked, lead.one_word, lead.rare, lead.named)
-        for row, cosine, share, lead in zip(rows, cosines, covered, found, strict=True))
-    return Leads(tuple(search.asked), rows, tuple(known[row] for row in rows), tuple(cosines), features, found)
+    trail = Trail.begun(question, searcher=searcher, where=where)
+    for hit, row in zip(first.hits[:SEEDS], first.rows, strict=False):
+        trail.follow(hit.chunk, row=row)
+    return trail.leads(first, searcher=searcher, vector=vector)
 
 
 def chosen(first: Found, seen: Leads, *, k: int, chances: Chances) -> SecondLook:
@@ -167,18 +153,27 @@ def chosen(first: Found, seen: Leads, *, k: int, chances: Chances) -> SecondLook
 
 
 @dataclass(slots=True)
-class _Search:
-    """Searches of one second look among `chunks`; `met`: what leads to each row."""
+class Trail:
+    """What was followed for one question, and what that led to. `met`: what leads to each row."""
 
+    question: str
     bm25: Bm25
     chunks: int
     known: frozenset[str]
     allowed: Allowed
     asked: dict[str, None] = field(default_factory=dict)
     met: dict[int, Lead] = field(default_factory=dict)
+    followed: dict[int, Chunk] = field(default_factory=dict)
 
-    def follow(self, seed: Chunk, *, row: int, share: float) -> None:
-        """Searches what one passage mentions; the passage itself is no result."""
+    @classmethod
+    def begun(cls, question: str, *, searcher: Searcher, where: Filter | None) -> Trail:
+        return cls(question, _words_of(searcher), searcher.snapshot.size, frozenset(lexical.words(question)),
+                   searcher.snapshot.allowed(where))
+
+    def follow(self, seed: Chunk, *, row: int) -> None:
+        """Searches what one passage mentions; the passage itself is no result. What is followed later counts less."""
+        share = self._share(len(self.followed))
+        self.followed[row] = seed
         idf = self.bm25.idf(lexical.words(_text(seed)))
         words = mentions.rare(idf, known=self.known, chunks=self.chunks, most=RARE)
         for rank, other in enumerate(self._rows(" ".join(words), k=BY_RARE, but=row)):
@@ -189,6 +184,41 @@ class _Search:
         for name in names[:NAMES]:
             for rank, other in enumerate(self._rows(name, k=BY_NAME, but=row)):
                 self._lead(other).note(named=share / (1 + rank), by=seed.id, why=f"it holds the name {name!r}")
+
+    def leads(self, first: Found, *, searcher: Searcher, vector: Vectors) -> Leads:
+        """The rows of the first look and all that were met so far, each once."""
+        rows = tuple(sorted({*first.rows, *self.met}))
+        known = dict(zip(first.rows, (hit.chunk for hit in first.hits), strict=True))
+        fetched = [row for row in rows if row not in known]
+        known.update(zip(fetched, searcher.snapshot.chunks(fetched), strict=True))
+        self._link({row: known[row] for row in self.met})
+        cosines = (searcher.snapshot.vectors(rows) @ vector).astype(np.float64).tolist()
+        shares = covered([known[row] for row in rows], self.bm25.idf(sorted(self.known)))
+        places = {row: place for place, row in enumerate(first.rows)}
+        found = tuple(self.met.get(row, Lead()) for row in rows)
+        features = tuple(
+            (10 / (10 + places[row]) if row in places else 0.0, cosine, share, lead.linked, lead.one_word, lead.rare, lead.named)
+            for row, cosine, share, lead in zip(rows, cosines, shares, found, strict=True))
+        return Leads(tuple(self.asked), rows, tuple(known[row] for row in rows), tuple(cosines), features, found)
+
+    def _link(self, met: Mapping[int, Chunk]) -> None:
+        """Notes which of the chunks met have a title that a followed passage mentions. A title that the question names was
+        searched already."""
+        asked = mentions.spread(self.question)
+        texts = [(seed, mentions.titled(seed.title), mentions.spread(_text(seed))) for seed in self.followed.values()]
+        for row, chunk in met.items():
+            title = mentions.titled(chunk.title)
+            if not title or title in asked:
+                continue
+            place = next((place for place, (_, own, text) in enumerate(texts) if own != title and title in text), None)
+            if place is not None:
+                lead = self.met[row]
+                lead.linked, lead.one_word = self._share(place), float(len(title.split()) == 1)
+                lead.by, lead.why = texts[place][0].id, f"its title is mentioned: {chunk.title}"
+
+    @staticmethod
+    def _share(place: int) -> float:
+        return 1 / (1 + _FADING * place)
 
     def _rows(self, text: str, *, k: int, but: int) -> list[int]:
         """Nothing for what was searched already, for an earlier passage."""
@@ -206,7 +236,7 @@ def _words_of(searcher: Searcher) -> Bm25:
     return searcher.bm25 if searcher.bm25.engine == NativeBm25.engine else NativeBm25(searcher.snapshot.segments)
 
 
-def _covered(chunks: Sequence[Chunk], idf: Mapping[str, float]) -> list[float]:
+def covered(chunks: Sequence[Chunk], idf: Mapping[str, float]) -> list[float]:
     """The share of the question's terms, by their idf, that each chunk holds; 0 if the collection holds none."""
     total = sum(idf.values())
     return [sum(weight for term, weight in idf.items() if term in held) / total if total else 0.0
@@ -216,17 +246,3 @@ def _covered(chunks: Sequence[Chunk], idf: Mapping[str, float]) -> list[float]:
 def _text(chunk: Chunk) -> str:
     return f"{chunk.title}\n{chunk.heading}\n{chunk.text}"
 
-
-def _link(question: str, seeds: Sequence[Chunk], met: Mapping[int, Chunk], leads_to: Mapping[int, Lead]) -> None:
-    """Notes which of the chunks met have a title that a seed mentions. A title that the question names was searched already."""
-    asked = mentions.spread(question)
-    texts = [(seed, mentions.titled(seed.title), mentions.spread(_text(seed))) for seed in seeds]
-    for row, chunk in met.items():
-        title = mentions.titled(chunk.title)
-        if not title or title in asked:
-            continue
-        place = next((place for place, (_, own, text) in enumerate(texts) if own != title and title in text), None)
-        if place is not None:
-            lead = leads_to[row]
-            lead.linked, lead.one_word = 1 / (1 + _FADING * place), float(len(title.split()) == 1)
-            lead.by, lead.why = seeds[place].id, f"its title is mentioned: {chunk.title}"

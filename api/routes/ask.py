@@ -23,7 +23,7 @@ from rag.checks import clean_question
 from rag.errors import BudgetError, InputError, RagError
 from rag.settings import choices
 from rag.thriftrag import ThriftRAG
-from rag.types import Answer
+from rag.types import Answer, Turn
 
 router = APIRouter(route_class=StrictRoute, tags=["ask"])
 Event = tuple[str, dict[str, object]]
@@ -86,6 +86,9 @@ def _checked(service: Service, body: AskRequest, key: Key, answer_tokens: int | 
     if body.selector is not None and body.selector not in choices("selector"):
         raise InputError(f"Unknown selector {shown(body.selector)}.", field="selector",
                          hint=f"Use one of {', '.join(choices('selector'))}.")
+    if body.rewriter is not None and body.rewriter not in choices("rewriter"):
+        raise InputError(f"Unknown rewriter {shown(body.rewriter)}.", field="rewriter",
+                         hint=f"Use one of {', '.join(choices('rewriter'))}.")
     name = service.shelf.named(key, body.collection)
     text = clean_question(body.question, limit=service.settings.max_question_chars)
     where = filter_of(body.filters)
@@ -100,12 +103,14 @@ def _checked(service: Service, body: AskRequest, key: Key, answer_tokens: int | 
     shorter = answer_tokens if answer_tokens is not None and answer_tokens < kb.settings.reader_max_tokens else None
     question = Question(text=text, collection=name, model=model, budget_tokens=budget,
                         max_cost_usd=body.max_cost_usd or kb.settings.max_cost_usd or None, deadline_s=deadline,
-                        selector=body.selector, where=where, answer_tokens=shorter)
+                        selector=body.selector, where=where, answer_tokens=shorter, rewriter=body.rewriter,
+                        history=tuple(Turn(turn.role, turn.content) for turn in body.history))
     return question, kb
 
 
 def _cost(question: Question, kb: ThriftRAG) -> Cost:
-    return worst_case(question=question.text, budget_tokens=question.budget_tokens,
+    return worst_case(question=question.text, said="".join(turn.text for turn in question.history),
+                      rewrites=(question.rewriter or kb.settings.rewriter) == "llm", budget_tokens=question.budget_tokens,
                       answer_tokens=question.answer_tokens or kb.settings.reader_max_tokens,
                       price_prompt=kb.settings.price_prompt, price_completion=kb.settings.price_completion,
                       max_cost_usd=question.max_cost_usd)

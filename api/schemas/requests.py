@@ -14,10 +14,18 @@ Filters = Annotated[dict[str, JsonValue] | None, Field(
     examples=[{"year": {"gte": 2020}, "lang": ["en", "de"]}])]
 _SELECTORS = list(choices("selector"))
 _MODES = list(choices("mode"))
+_REWRITERS = list(choices("rewriter"))
 
 
 class Strict(BaseModel):
     model_config = ConfigDict(extra="forbid", strict=True, frozen=True)
+
+
+class TurnOfTalk(Strict):
+    """What was said before the question."""
+
+    role: Literal["user", "assistant"]
+    content: str = Field(max_length=8000)
 
 
 class Terms(Strict):
@@ -40,6 +48,10 @@ class AskRequest(Terms):
 
     question: str = Field(description="What you want to know.", examples=["How long is the warranty?"])
     model: str | None = Field(None, max_length=200, description="A reader of this server.")
+    rewriter: str | None = Field(None, max_length=64, description="Further queries beside the question.",
+                                 json_schema_extra={"enum": [*_REWRITERS, None]})
+    history: list[TurnOfTalk] = Field([], max_length=50, description="What was said before, the newest last. A question that "
+                                      "refers to it is made self-contained.")
     stream: bool = Field(False, description="Server-sent events instead of one object.")
     trace: bool = Field(True, description="Whether the answer holds its trace.")
 

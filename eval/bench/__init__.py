@@ -48,6 +48,7 @@ class Options:
     weights: Path | None = None  # a file of term weights; None: those of the embedder's folder, or shipped
     limit: int | None = None    # questions of each data set
     teacher: Path | None = None  # folder of SPLADE-tiny
+    reader: str | None = None   # name of a reader to ask
     home: Path | None = None    # where to remember what is costly, below `home / evaluation`; None: nowhere
 
 

@@ -23,6 +23,7 @@ EXAMPLES = options.examples(
     'thriftrag ask "Summarise the refund rules" --stream           # words as they come',
     'thriftrag ask "Who signs?" --max-cost 0.001 --deadline 20     # at most a tenth of a cent and 20 seconds',
     'thriftrag ask "Who signs?" --where "year >= 2020"             # from documents whose metadata match',
+    'thriftrag ask "And who founded it?" --history talk.json       # a follow-up question, with what was said before',
     "thriftrag ask - --json < question.txt                         # for scripts: the answer object of the API",
 )
 
@@ -45,6 +46,12 @@ def ask(
     where: Annotated[str | None, typer.Option(
         "--where", metavar="FILTER",
         help="Answer only from documents whose fields match, for instance 'year >= 2020 and lang in (en, de)'.")] = None,
+    rewriter: Annotated[str | None, typer.Option(
+        "--rewriter", metavar="NAME", autocompletion=complete.rewriters,
+        help=f"Further queries beside the question: {', '.join(choices('rewriter'))}. {options.default('rewriter')}")] = None,
+    history: Annotated[Path | None, typer.Option(
+        "--history", metavar="FILE.json",
+        help='What was said before: a JSON list of {"role": "user" or "assistant", "content": TEXT}, the newest last.')] = None,
     model: Annotated[str | None, typer.Option(
         "--model", metavar="NAME", autocompletion=complete.models,
         help="Reader: a name from `thriftrag models list`, a folder, a GGUF file, or a model at reader_url. "
@@ -70,6 +77,7 @@ def ask(
     tokens, dollars, seconds = checks.budget(budget), checks.max_cost(max_cost), checks.deadline(deadline)
     chosen = checks.choice(selector, flag="--selector", known=choices("selector"))
     condition, picture = as_filter(where), search_plot.checked(trace_plot)
+    way, said = checks.choice(rewriter, flag="--rewriter", known=choices("rewriter")), checks.history(history)
     ways: list[SearchPath] = []
     settings = session.settings(home=home, collection=collection, reader=model, verbose=verbose)
     asked = checks.question(question, limit=settings.max_question_chars)
@@ -80,6 +88,7 @@ def ask(
         def work(cancelled: Callable[[], bool]) -> Answer:
             with session.open_kb(settings, create=False) as kb:
                 return kb.ask(asked, budget=tokens, max_cost=dollars, deadline=seconds, selector=chosen, where=condition,
+                              changes={"rewriter": way} if way else None, history=said,
                               on_token=live.write if live else None, on_step=spinner.on_step,
                               on_search=ways.append if picture else None,
                               cancelled=lambda: cancelled() or (live is not None and live.lost is not None))

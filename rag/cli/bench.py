@@ -51,6 +51,9 @@ def bench(
         "--limit", metavar="N", min=1, help="Questions of each data set at most, in benches that ask some.")] = None,
     teacher: Annotated[Path | None, typer.Option(
         "--teacher", metavar="DIR", help="With `retrieval`: folder of SPLADE-tiny, to compare with (extra torch).")] = None,
+    reader: Annotated[str | None, typer.Option(
+        "--reader", metavar="NAME", autocompletion=complete.models,
+        help="With `rewriting`: a reader that is asked for queries. Slow.")] = None,
     as_json: options.Json = False,
     home: options.Home = None,
     verbose: options.Verbose = False,
@@ -66,7 +69,7 @@ def bench(
         return
     if plots is not None:
         _require_matplotlib()
-    further = {"weights": weights, "limit": limit, "teacher": teacher}
+    further = {"weights": weights, "limit": limit, "teacher": teacher, "reader": reader}
     if name == ALL:
         _refuse_further(name, further, frozenset())
         _all(out, data=data or [], sizes=sizes, seed=seed, plots=plots, again=again, as_json=as_json, home=home, verbose=verbose)
@@ -81,7 +84,7 @@ def bench(
         with tempfile.TemporaryDirectory(prefix="thriftrag-bench-") as scratch, progress.shown() as on_progress:
             given = benches.Options(settings=dataclasses.replace(settings, home=Path(scratch) / "home"), scratch=Path(scratch),
                                     data=tuple(data or ()), sizes=_sizes(sizes), seed=seed, plots=plots, weights=weights,
-                                    limit=limit, teacher=teacher, home=settings.home)
+                                    limit=limit, teacher=teacher, reader=reader, home=settings.home)
             try:
                 return measure(given, on_progress=on_progress)
             except ImportError as error:

@@ -6,15 +6,19 @@ Numbers arrive as typed, because the parser's own complaint does not repeat the 
 from __future__ import annotations
 
 import difflib
+import json
 import math
 import re
 import sys
 from collections.abc import Sequence
+from pathlib import Path
 from typing import BinaryIO
 
 from rag.errors import BudgetError, InputError, QuestionEmpty, QuestionTooLong, RagError
+from rag.types import Turn
 
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
+_TURNS = 'Write a list such as [{"role": "user", "content": "Who signs?"}, {"role": "assistant", "content": "The director."}].'
 
 
 def question(typed: str, *, limit: int) -> str:
@@ -77,6 +81,21 @@ def deadline(typed: str | None) -> float | None:
 def max_cost(typed: str | None) -> float | None:
     hint = "Use a positive amount in US dollars, for instance --max-cost 0.002."
     return _above_zero(typed, flag="--max-cost", field="max_cost_usd", hint=hint)
+
+
+def history(path: Path | None) -> list[Turn]:
+    """The conversation in a JSON file: a list of turns, as the API takes them."""
+    if path is None:
+        return []
+    try:
+        found = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise InputError(f"--history {str(path)!r} cannot be read as JSON: {error}", field="history", hint=_TURNS) from error
+    if not isinstance(found, list) or not all(isinstance(turn, dict) for turn in found):
+        raise InputError(f"--history {str(path)!r} holds no list of turns.", field="history", hint=_TURNS)
+    from rag.rewriting import turns
+
+    return list(turns(found))
 
 
 def choice(typed: str | None, *, flag: str, known: Sequence[str]) -> str | None:

@@ -40,6 +40,12 @@ def origins(incomplete: str) -> list[str]:
     return [f"{before}{comma}{name}" for name in choices("origins") if name.startswith(last) and name not in given]
 
 
+def rewriters(incomplete: str) -> list[str]:
+    from rag.settings import choices
+
+    return _names(lambda: list(choices("rewriter")), incomplete)
+
+
 def fusions(incomplete: str) -> list[str]:
     from rag.settings import choices
 

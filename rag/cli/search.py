@@ -17,6 +17,7 @@ EXAMPLES = options.examples(
     'thriftrag search "warranty period"',
     'thriftrag search "error E-1042" --mode bm25      # by words: good for names and numbers',
     'thriftrag search "sleep of otters" --mode sparse --explain',
+    'thriftrag search "nationality of the director of Vertigo" --rewriter bridge',
     'thriftrag search "returns" --origins dense,sparse --fusion weighted',
     'thriftrag search "how to return it" -k 3 --json  # the three best, for scripts',
     'thriftrag search "refunds" --where "year >= 2020 and not exists(draft)"',
@@ -37,6 +38,10 @@ def search(
     fusion: Annotated[str | None, typer.Option(
         "--fusion", metavar="NAME", autocompletion=complete.fusions,
         help=f"How hybrid fuses: rrf (by rank) or weighted (by score). {options.default('fusion')}")] = None,
+    rewriter: Annotated[str | None, typer.Option(
+        "--rewriter", metavar="NAME", autocompletion=complete.rewriters,
+        help="Also search what the best hits have in common (feedback) or mention (bridge), or that only where it is likely to "
+             "help (auto). Hybrid only. Default: off.")] = None,
     k: Annotated[str | None, typer.Option("-k", metavar="N", help="Most hits to show. Default: 10.")] = None,
     where: Annotated[str | None, typer.Option(
         "--where", metavar="FILTER",
@@ -58,11 +63,12 @@ def search(
     chosen = checks.choice(mode, flag="--mode", known=choices("mode")) or mode
     condition = as_filter(where)
     settings = session.settings(home=home, collection=collection, verbose=verbose)
-    changes = {name: value.lower() for name, value in (("origins", origins), ("fusion", fusion)) if value is not None}
+    changes = {name: value.lower() for name, value in (
+        ("origins", origins), ("fusion", fusion), ("rewriter", rewriter)) if value is not None}
     for name, value in changes.items():
         changed(settings, {name: value}, where=f"--{name}")
         if chosen != "hybrid":
-            raise InputError(f"--{name} {value!r} says what hybrid fuses or how, and --mode is {chosen}.", field=name,
+            raise InputError(f"--{name} {value!r} says what hybrid searches or how, and --mode is {chosen}.", field=name,
                              hint=f"Leave out --{name}, or use --mode hybrid.")
 
     def work() -> SearchResult:

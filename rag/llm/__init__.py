@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal, Protocol, runtime_checkable
 
@@ -44,6 +44,16 @@ class Preloading(Protocol):
 
     def load(self) -> None:
         """Begins to load the model and returns at once; does nothing where it is loaded."""
+
+
+@runtime_checkable
+class Constrained(Protocol):
+    """A reader that can be held to a JSON schema while it writes. What cannot be held is asked in words and checked afterwards:
+    text that does not fit the schema may come back in any case, as a server may ignore it and a token limit may cut it off."""
+
+    def generate_json(self, messages: Sequence[Message], *, schema: Mapping[str, object], max_tokens: int,
+                      deadline: float | None = None, cancelled: Callable[[], bool] | None = None) -> Generation:
+        """As `Reader.generate`, with what it raises."""
 
 
 class Reader(Protocol):

@@ -81,8 +81,8 @@ class Engine:
     def pid(self) -> int:
         return self._process.pid
 
-    def submit(self, ids: Sequence[int], *, max_tokens: int) -> Ticket:
-        """Queues a request; the worker may still be loading.
+    def submit(self, ids: Sequence[int], *, max_tokens: int, schema: str | None = None) -> Ticket:
+        """Queues a request; the worker may still be loading. `schema`: JSON, which the answer is then held to.
 
         Raises:
             ModelUnavailable: the worker has died.
@@ -94,7 +94,8 @@ class Engine:
             ticket = Ticket(self._numbers)
             self._tickets[ticket.number] = ticket
             self._unanswered_since = self._unanswered_since or time.monotonic()
-        self._orders.put({"id": ticket.number, "ids": list(ids), "max_tokens": max_tokens})
+        order: dict[str, object] = {"id": ticket.number, "ids": list(ids), "max_tokens": max_tokens}
+        self._orders.put(order if schema is None else {**order, "schema": schema})
         return ticket
 
     def cancel(self, ticket: Ticket) -> None:

@@ -11,7 +11,7 @@ import contextlib
 import queue
 import threading
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import Future
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
@@ -36,6 +36,7 @@ USAGE_S = 2.0                   # what a server gets to send the bill after the 
 UNSTATED_WINDOW = 8192
 # Of the chat format, by OpenAI's own counting recipe, where the server cannot count the whole prompt.
 _PER_MESSAGE, _PER_PROMPT = 4, 3
+_OF_SCHEMAS = ("response_format", "schema", "grammar", "guided")
 _HERE = {"localhost", "127.0.0.1", "::1"}
 
 
@@ -107,12 +108,26 @@ class OpenAICompatibleReader:
                  on_token: Callable[[str], None] | None = None, deadline: float | None = None,
                  cancelled: Callable[[], bool] | None = None) -> Generation:
         """See `Reader`. A server that falls silent counts as one whose deadline has passed."""
+        return self._generate(messages, max_tokens=max_tokens, stop=stop, on_token=on_token, deadline=deadline,
+                              cancelled=cancelled, further={})
+
+    def generate_json(self, messages: Sequence[Message], *, schema: Mapping[str, object], max_tokens: int,
+                      deadline: float | None = None, cancelled: Callable[[], bool] | None = None) -> Generation:
+        """See `Constrained`. A server that does not take `response_format` is asked without, from then on."""
+        wanted = {"type": "json_schema", "json_schema": {"name": "reply", "schema": dict(schema), "strict": True}}
+        return self._generate(messages, max_tokens=max_tokens, deadline=deadline, cancelled=cancelled,
+                              further={"response_format": wanted})
+
+    def _generate(self, messages: Sequence[Message], *, max_tokens: int, stop: Sequence[str] = (),
+                  on_token: Callable[[str], None] | None = None, deadline: float | None,
+                  cancelled: Callable[[], bool] | None, further: Mapping[str, Any]) -> Generation:
+        """`further`: parameters of this request alone."""
         started = time.monotonic()
         asked = Asked(public_url(self._base_url), self.name, self._api_key, messages)
         call = _Call(asked, deadline)
         body = {"model": self.name, "messages": [{"role": m.role, "content": m.content} for m in messages],
                 "max_tokens": max_tokens, "temperature": 0, "stream": True, "stream_options": {"include_usage": True},
-                **({"stop": list(stop)} if stop else {})}
+                **({"stop": list(stop)} if stop else {}), **further}
         client, loop = self._running()
         task = asyncio.run_coroutine_threadsafe(self._attempts(client, call, body), loop)
         task.add_done_callback(call.ended)
@@ -192,7 +207,7 @@ class OpenAICompatibleReader:
         except openai.APIStatusError as error:
             failure = from_status(call.asked, status=error.status_code, said=error.message,
                                   retry_after=error.response.headers.get("retry-after"))
-            return failure, _quirk(error.message) if error.status_code in (400, 422) else None
+            return failure, _quirk(error.message, body) if error.status_code in (400, 422) else None
         except (openai.APIConnectionError, httpx.HTTPError) as error:
             if call.text_came:
                 return broken_off(call.asked, after_text=True), None
@@ -250,9 +265,13 @@ def _usage(usage: Any) -> tuple[int, int, int] | None:
     return usage.prompt_tokens, usage.completion_tokens, getattr(details, "cached_tokens", None) or 0
 
 
-def _quirk(said: str) -> str | None:
-    """The parameter that a server complains about, if it is one that we can do without."""
-    return next((name for name in ("stream_options", "max_completion_tokens", "temperature") if name in said), None)
+def _quirk(said: str, body: Mapping[str, Any]) -> str | None:
+    """The parameter that a server complains about, if it is one that we can do without. Few servers call a schema by the name of
+    its parameter."""
+    named = next((name for name in ("stream_options", "max_completion_tokens", "temperature") if name in said), None)
+    if named is None and "response_format" in body and any(word in said.lower() for word in _OF_SCHEMAS):
+        return "response_format"
+    return named
 
 
 def _adapted(body: dict[str, Any], quirks: set[str]) -> dict[str, Any]:

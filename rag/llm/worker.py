@@ -1,6 +1,7 @@
 """The process that runs a reader: requests as JSON lines on stdin, tokens as JSON lines on stdout.
 
     in   {"id": 1, "ids": [..], "max_tokens": 64}      begin          {"cancel": 1}      stop caring
+         {.., "schema": ".."}    and keep to this JSON schema
     out  {"ready": true}   {"step": true}   {"id": 1, "ids": [..]}   {"id": 1, "end": "stop" | "length" | "full"}
          {"id": 1, "refused": "why"}   {"fatal": "why"}
 
@@ -72,7 +73,7 @@ def _warm_up(pipeline: Any) -> None:
     del handle
 
 
-def _begin(pipeline: Any, number: int, ids: list[int], *, max_tokens: int, eos: set[int]) -> Any:
+def _begin(pipeline: Any, number: int, ids: list[int], *, max_tokens: int, eos: set[int], schema: str | None = None) -> Any:
     import numpy as np
     import openvino
     import openvino_genai
@@ -83,6 +84,8 @@ def _begin(pipeline: Any, number: int, ids: list[int], *, max_tokens: int, eos: 
     config.apply_chat_template = False
     config.stop_token_ids = eos
     config.ignore_eos = not eos
+    if schema is not None:
+        config.structured_output_config = openvino_genai.StructuredOutputConfig(json_schema=schema)
     return pipeline.add_request(number, openvino.Tensor(np.array([ids], dtype=np.int64)), config)
 
 
@@ -111,7 +114,8 @@ def _obey(order: dict[str, Any], pipeline: Any, running: dict[int, Any], out: Te
         _say(out, {"step": True})
         return
     try:
-        running[order["id"]] = _begin(pipeline, order["id"], order["ids"], max_tokens=order["max_tokens"], eos=eos)
+        running[order["id"]] = _begin(pipeline, order["id"], order["ids"], max_tokens=order["max_tokens"], eos=eos,
+                                     schema=order.get("schema"))
     except (RuntimeError, TypeError, ValueError) as error:
         _say(out, {"id": order["id"], "refused": str(error)[:500]})
 
