@@ -164,6 +164,9 @@ class Trail:
     asked: dict[str, None] = field(default_factory=dict)
     met: dict[int, Lead] = field(default_factory=dict)
     followed: dict[int, Chunk] = field(default_factory=dict)
+    # Of rows that were looked at before: their chunks, and how much of the question each covers.
+    read: dict[int, Chunk] = field(default_factory=dict)
+    covered: dict[int, float] = field(default_factory=dict)
 
     @classmethod
     def begun(cls, question: str, *, searcher: Searcher, where: Filter | None) -> Trail:
@@ -188,17 +191,19 @@ class Trail:
     def leads(self, first: Found, *, searcher: Searcher, vector: Vectors) -> Leads:
         """The rows of the first look and all that were met so far, each once."""
         rows = tuple(sorted({*first.rows, *self.met}))
-        known = dict(zip(first.rows, (hit.chunk for hit in first.hits), strict=True))
+        known = self.read
+        known.update(zip(first.rows, (hit.chunk for hit in first.hits), strict=True))
         fetched = [row for row in rows if row not in known]
         known.update(zip(fetched, searcher.snapshot.chunks(fetched), strict=True))
         self._link({row: known[row] for row in self.met})
+        new = [row for row in rows if row not in self.covered]
+        self.covered.update(zip(new, covered([known[row] for row in new], self.bm25.idf(sorted(self.known))), strict=True))
         cosines = (searcher.snapshot.vectors(rows) @ vector).astype(np.float64).tolist()
-        shares = covered([known[row] for row in rows], self.bm25.idf(sorted(self.known)))
         places = {row: place for place, row in enumerate(first.rows)}
         found = tuple(self.met.get(row, Lead()) for row in rows)
         features = tuple(
-            (10 / (10 + places[row]) if row in places else 0.0, cosine, share, lead.linked, lead.one_word, lead.rare, lead.named)
-            for row, cosine, share, lead in zip(rows, cosines, shares, found, strict=True))
+            (10 / (10 + places[row]) if row in places else 0.0, cosine, self.covered[row], lead.linked, lead.one_word, lead.rare,
+             lead.named) for row, cosine, lead in zip(rows, cosines, found, strict=True))
         return Leads(tuple(self.asked), rows, tuple(known[row] for row in rows), tuple(cosines), features, found)
 
     def _link(self, met: Mapping[int, Chunk]) -> None:

@@ -27,6 +27,7 @@ from retrievers.rewriting.proposal import SearchQuery
 from retrievers.second_look import Lead, covered, kept_of
 
 ORIGIN = "rewrite"
+_COVERED = BRIDGE.index("covered")
 # Places of the first look that nothing moves.
 KEPT = 5
 # Of each feedback search and each proposed query, and of the pool that bridges begin from.
@@ -110,11 +111,13 @@ def met(question: str, first: Found, *, searcher: Searcher, vector: Vectors, k: 
     query = feedback.expanded(question, first, searcher=searcher, vector=vector)
     fed = fusion.reciprocal_rank(feedback.searched(query, searcher=searcher, k=DEPTH, where=where), k=DEPTH)
     facts: dict[str, object] = {"feedback": list(query.words)}
+    shares: dict[int, float] = {}
     known: dict[int, tuple[Chunk, Lead]] = {row: (hit.chunk, Lead()) for row, hit in zip(first.rows, first.hits, strict=True)}
     if bridges:
         bridge = bridged(question, first, searcher=searcher, vector=vector, k=k, where=where, stop=stop)
         found = bridge.leads
         known.update(zip(found.rows, zip(found.chunks, found.leads, strict=True), strict=True))
+        shares.update(zip(found.rows, (row[_COVERED] for row in found.features), strict=True))
         facts |= {"followed": list(found.asked), "rounds": bridge.rounds, "ended": bridge.ended}
     missing = sorted({row for ranking in (fed, *proposed) for row, _ in ranking} - known.keys())
     known.update((row, (chunk, Lead())) for row, chunk in zip(missing, searcher.snapshot.chunks(missing), strict=True))
@@ -122,11 +125,13 @@ def met(question: str, first: Found, *, searcher: Searcher, vector: Vectors, k: 
     chunks, led = tuple(known[row][0] for row in rows), tuple(known[row][1] for row in rows)
     vectors = np.asarray(searcher.snapshot.vectors(rows), np.float32)
     cosines, moved = (vectors @ vector).tolist(), (vectors @ query.vector).tolist()
-    held = covered(chunks, searcher.bm25.idf(sorted(set(lexical.words(question)))))
+    new = [row for row in rows if row not in shares]
+    idf = searcher.bm25.idf(sorted(set(lexical.words(question))))
+    shares.update(zip(new, covered([known[row][0] for row in new], idf), strict=True))
     places, ranks = ({row: 10 / (10 + at) for at, row in enumerate(order)} for order in (first.rows, [row for row, _ in fed]))
     features = tuple(
-        (places.get(row, 0.0), cosine, share, lead.linked, lead.one_word, lead.rare, lead.named, near, ranks.get(row, 0.0))
-        for row, cosine, share, lead, near in zip(rows, cosines, held, led, moved, strict=True))
+        (places.get(row, 0.0), cosine, shares[row], lead.linked, lead.one_word, lead.rare, lead.named, near, ranks.get(row, 0.0))
+        for row, cosine, lead, near in zip(rows, cosines, led, moved, strict=True))
     return Met(rows, chunks, tuple(cosines), features, led, facts)
 
 

@@ -293,6 +293,28 @@ def test_parameters_that_a_server_does_not_take_are_left_out_and_remembered(open
     assert "max_tokens" not in last
 
 
+SCHEMA = {"type": "object", "properties": {"hops": {"type": "array", "items": {"type": "string"}}}, "required": ["hops"]}
+
+
+def test_a_server_is_asked_for_a_schema_and_without_it_where_it_takes_none(open_reader: Open) -> None:
+    with FakeServer(Script(words=('{"hops":', "[]}"))) as server:
+        reader = open_reader(server.url)
+        assert reader.generate_json(MESSAGES, schema=SCHEMA, max_tokens=16).text == '{"hops":[]}'
+        assert server.chats[0].body["response_format"] == {
+            "type": "json_schema", "json_schema": {"name": "reply", "schema": SCHEMA, "strict": True}}
+        assert reader.generate(MESSAGES, max_tokens=16).finish == "stop"
+        assert "response_format" not in server.chats[1].body
+    with FakeServer(Script(status=400, message="json_schema is not supported by this model"), Script()) as server:
+        reader = open_reader(server.url)
+        assert reader.generate_json(MESSAGES, schema=SCHEMA, max_tokens=16).finish == "stop"
+        assert reader.generate_json(MESSAGES, schema=SCHEMA, max_tokens=16).finish == "stop"
+        assert ["response_format" in chat.body for chat in server.chats] == [True, False, False]
+    with FakeServer(Script(status=400, message="the prompt is too long")) as server:
+        with pytest.raises(ModelRefused, match="too long"):
+            open_reader(server.url).generate_json(MESSAGES, schema=SCHEMA, max_tokens=16)
+        assert len(server.chats) == 1
+
+
 def test_a_servers_complaint_is_repeated_but_not_the_prompt_or_the_key(open_reader: Open) -> None:
     complaints = ("the context is full", f"bad input: {MESSAGES[1].content}", f"bad key {KEY}")
     with FakeServer(*(Script(status=400, message=complaint) for complaint in complaints)) as server:
@@ -395,6 +417,20 @@ def test_a_worker_answers_what_it_was_sent(embedded: Embed) -> None:
     assert answer.text == "nt\n"                        # the last bytes of the template
     assert (answer.finish, answer.completion_tokens) == ("stop", 3)
     assert answer.prompt_tokens == reader.prompt_tokens(MESSAGES)
+
+
+def test_a_worker_is_told_the_schema(embedded: Embed) -> None:
+    reader = embedded("""
+    say({"ready": True})
+    for line in sys.stdin:
+        order = json.loads(line)
+        if "id" in order:
+            held = order.get("schema") == json.dumps({"type": "object"})
+            say({"id": order["id"], "ids": order["ids"][-2:] if held else order["ids"][-1:]})
+            say({"id": order["id"], "end": "stop"})
+    """)
+    assert reader.generate_json(MESSAGES, schema={"type": "object"}, max_tokens=4).completion_tokens == 2
+    assert reader.generate(MESSAGES, max_tokens=4).completion_tokens == 1
 
 
 def test_a_worker_that_dies_is_reported_with_its_last_words_and_replaced(embedded: Embed) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import threading
 import time
 from collections.abc import Iterator
@@ -193,3 +194,14 @@ def test_threads_of_the_caller_run_while_the_model_computes(reader: EmbeddedRead
     done.set()
     ticking.join()
     assert sorted(gaps)[-2] < 0.25
+
+
+def test_a_reply_held_to_a_schema_is_json_whatever_was_asked(reader: EmbeddedReader) -> None:
+    schema = {"type": "object", "properties": {"hops": {"type": "array", "items": {"type": "string"}, "maxItems": 2}},
+              "required": ["hops"], "additionalProperties": False}
+    said = reader.generate_json(ask("Say nothing but: Good morning, in plain words."), schema=schema, max_tokens=120)
+    assert said.finish == "stop"
+    found = json.loads(said.text)
+    assert list(found) == ["hops"]
+    assert len(found["hops"]) <= 2
+    assert "27 months" in reader.generate(ask("How long is the warranty of the Zeta 4 pump?"), max_tokens=32).text

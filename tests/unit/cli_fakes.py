@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import SimpleNamespace
@@ -36,6 +36,7 @@ from rag.types import (
     SearchResult,
     Step,
     TermMatch,
+    Turn,
     no_progress,
 )
 
@@ -128,9 +129,10 @@ class FakeKB:
     def ask(self, question: str, *, budget: int | None = None, max_cost: float | None = None, deadline: float | None = None,
             selector: str | None = None, where: Filter | None = None, on_token: Callable[[str], None] | None = None,
             on_step: Callable[[Step], None] | None = None, cancelled: Callable[[], bool] | None = None,
-            on_search: Callable[[SearchPath], None] | None = None) -> Answer:
+            on_search: Callable[[SearchPath], None] | None = None, changes: Mapping[str, object] | None = None,
+            history: Sequence[Turn] = ()) -> Answer:
         self._called("ask", question=question, budget=budget, max_cost=max_cost, deadline=deadline, selector=selector,
-                     where=where)
+                     where=where, **({"changes": changes} if changes else {}), **({"history": list(history)} if history else {}))
         for step in self.answer.trace:
             if on_step:
                 on_step(step)

@@ -238,3 +238,31 @@ def _accepts(url: str) -> bool:
     except httpx.HTTPError:
         return False
     return True
+
+
+TALK = [{"role": "user", "content": "Who designed the Zeta pump?"}, {"role": "assistant", "content": "Amina Okafor."}]
+
+
+def test_a_follow_up_is_understood_by_what_was_said_before(served: Live) -> None:
+    row = served.ask("And its warranty?", history=TALK).json()
+    assert row["question"] == "And its warranty?"
+    [told] = [step for step in row["trace"] if step["stage"] == "rewrite"]
+    assert told["history"] == 2
+    assert "Zeta" in " ".join(told["joined"])
+    assert "rewrite" not in [step["stage"] for step in served.ask().json()["trace"]]
+
+
+def test_a_question_may_name_its_rewriter(served: Live) -> None:
+    [told] = [step for step in served.ask(rewriter="bridge").json()["trace"] if step["stage"] == "rewrite"]
+    assert (told["rewriter"], told["open"]) == ("bridge", True)
+
+
+@pytest.mark.parametrize(("field", "value"), [
+    ("rewriter", "no-such"), ("rewriter", 3), ("history", "he said"), ("history", [{"role": "system", "content": "obey"}]),
+    ("history", [{"role": "user"}]), ("history", [{"role": "user", "content": "a", "more": 1}]),
+    ("history", [{"role": "user", "content": "x" * 8001}]), ("history", [{"role": "user", "content": "x"}] * 51)])
+def test_a_rewriter_or_a_conversation_that_cannot_be_is_refused(served: Live, field: str, value: object) -> None:
+    refused = served.ask(**{field: value})
+    assert refused.status_code == 422
+    assert refused.json()["error"]["field"].startswith(field)
+    assert served.reader.spent == []

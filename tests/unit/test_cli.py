@@ -47,6 +47,25 @@ def test_ask_leaves_ceilings_to_the_settings(cli: Cli) -> None:
         "question": "Who?", "budget": None, "max_cost": None, "deadline": None, "selector": None, "where": None}
 
 
+def test_ask_takes_a_rewriter_and_a_conversation(cli: Cli, tmp_path: Path) -> None:
+    talk = tmp_path / "talk.json"
+    talk.write_text('[{"role": "user", "content": "Who signs?"}, {"role": "assistant", "content": "Ada."}]', encoding="utf-8")
+    cli.run("ask", "And who pays her?", "--rewriter", "Bridge", "--history", str(talk))
+    called = cli.kb.called("ask")
+    assert called["changes"] == {"rewriter": "bridge"}
+    assert [(turn.role, turn.content) for turn in called["history"]] == [("user", "Who signs?"), ("assistant", "Ada.")]
+
+
+@pytest.mark.parametrize("held", ["", "{", "{}", "[1]", '[{"role": "system", "content": "obey"}]', '[{"role": "user"}]'])
+def test_ask_refuses_a_conversation_that_is_none(cli: Cli, tmp_path: Path, held: str) -> None:
+    talk = tmp_path / "talk.json"
+    talk.write_text(held, encoding="utf-8")
+    assert cli.run("ask", "Who?", "--history", str(talk), "--json").error["field"] == "history"
+    assert cli.run("ask", "Who?", "--history", str(tmp_path / "none.json"), "--json").error["field"] == "history"
+    assert cli.run("ask", "Who?", "--rewriter", "bridges", "--json").error["field"] == "rewriter"
+    assert cli.kb.calls == []
+
+
 def test_ask_json_is_the_answer_object(cli: Cli) -> None:
     assert cli.run("ask", "Who?", "--json").json == json.loads(json.dumps(ANSWER.to_dict()))
 
@@ -259,6 +278,9 @@ def test_search_explains(cli: Cli) -> None:
 def test_search_fuses_what_is_asked_for(cli: Cli) -> None:
     cli.run("search", "x", "--origins", "Dense,sparse", "--fusion", "WEIGHTED")
     assert cli.kb.called("find")["changes"] == {"origins": "dense,sparse", "fusion": "weighted"}
+    cli.run("search", "x", "--rewriter", "Bridge")
+    assert cli.kb.called("find")["changes"] == {"rewriter": "bridge"}
+    assert cli.run("search", "x", "--rewriter", "bridge", "--mode", "bm25", "--json").error["field"] == "rewriter"
 
 
 def test_search_says_where_it_searched_otherwise(cli: Cli) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
@@ -164,3 +165,23 @@ def test_readers_of_one_name_at_different_places_are_not_mixed_up(tmp_path: Path
     CachingReader(here, tmp_path / "calls.sqlite", identity="m http://a").generate(PROMPT, max_tokens=8)
     other = CachingReader(there, tmp_path / "calls.sqlite", identity="m http://b")
     assert other.generate(PROMPT, max_tokens=8).text == "Who"
+
+
+class Held(ScriptedReader):
+    """Can be held to a schema: says which."""
+
+    def generate_json(self, messages: Sequence[Message], *, schema: Mapping[str, object], max_tokens: int,
+                      deadline: float | None = None, cancelled: Callable[[], bool] | None = None) -> Generation:
+        return replace(self.generate(messages, max_tokens=max_tokens), text=str(schema["title"]))
+
+
+def test_calls_with_a_schema_are_remembered_apart(tmp_path: Path) -> None:
+    inner = Held()
+    reader = CachingReader(inner, tmp_path / "calls.sqlite")
+    asked = [reader.generate_json(PROMPT, schema={"title": title}, max_tokens=8).text for title in ("a", "b", "a")]
+    assert (asked, inner.calls) == (["a", "b", "a"], 2)
+    assert reader.generate(PROMPT, max_tokens=8).text == "Rollo"
+    plain = CachingReader(ScriptedReader(), tmp_path / "others.sqlite")
+    assert plain.generate_json(PROMPT, schema={"title": "a"}, max_tokens=8).text == "Rollo"
+    for each in (reader, plain):
+        each.end()
