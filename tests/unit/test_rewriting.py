@@ -31,7 +31,7 @@ from retrievers.rewriting.search import KEPT, ORIGIN, Met, pool, rewritten
 from retrievers.second_look import Lead
 from tests.fakes import ScriptedReader, WordEncoder, make_chunk
 from tests.unit.test_second_look import BRIDGE as LINKED
-from tests.unit.test_second_look import CROWD, ENCODER, K, QUESTION, made, named
+from tests.unit.test_second_look import CROWD, ENCODER, QUESTION, K, made, named
 
 # A third hop: what the second passage mentions in its turn.
 HOPS = {**LINKED, "Tartu": "Tartu lies on the Emajogi, far from here."}
@@ -76,7 +76,7 @@ def test_feedback_is_what_its_formulas_say(folder: Path, settings: Settings) -> 
         for word, count in Counter(words).items():
             shares[word] = shares.get(word, 0.0) + count / len(words)
     idf = searcher.bm25.idf(sorted(shares))
-    told = sorted((word for word in shares if word not in lexical.words(QUESTION)), key=lambda word: (-shares[word] * idf[word], word))
+    told = sorted(set(shares) - set(lexical.words(QUESTION)), key=lambda word: (-shares[word] * idf[word], word))
     assert list(query.words) == told[:feedback.WORDS]
     assert query.text == " ".join([QUESTION] * 3 + told[:feedback.WORDS])
     assert query.terms is None
@@ -108,8 +108,8 @@ def test_deleted_and_excluded_passages_are_never_brought(folder: Path, settings:
     searcher, vector, _ = searching(folder, settings)
     queries = [search.SearchQuery("Ilmar Vant", "split")]
     first = searcher.find(QUESTION, mode="hybrid", k=K, vector=vector, where=where)
-    assert "Ilmar Vant" not in named(rewritten(QUESTION, first, searcher=searcher, vector=vector, k=K, bridges=True, queries=queries,
-                                               where=where).found)
+    excluded = rewritten(QUESTION, first, searcher=searcher, vector=vector, k=K, bridges=True, queries=queries, where=where)
+    assert "Ilmar Vant" not in named(excluded.found)
     with writing(folder) as writer:
         writer.delete(["Ilmar Vant"])
     searcher, vector, first = searching(folder, settings)
@@ -133,13 +133,14 @@ def test_proposed_queries_never_move_what_the_question_found_best(seed: int) -> 
     seen = Met(rows, chunks, (0.1,) * 60, ((0.0,) * len(BRIDGE),) * 60, (Lead(),) * 60, {})
     chance = rng.random(60).tolist()
     alone = pool(first, seen, chance, k=k).found.rows
-    assert list(alone) == order[:KEPT] + sorted((row for row in rows if row not in order[:KEPT]), key=lambda row: -chance[row])[:k - KEPT]
+    others = sorted(set(rows) - set(order[:KEPT]), key=lambda row: -chance[row])
+    assert list(alone) == order[:KEPT] + others[:k - KEPT]
     hostile = [[(int(row), 9.0) for row in rng.permutation(60)] for _ in range(6)]
     assert pool(first, seen, chance, k=k, proposed=hostile).found.rows[:9] == alone[:9]
 
 
 def test_the_gate_sees_what_it_says(folder: Path, settings: Settings) -> None:
-    searcher, vector, first = searching(folder, settings)
+    searcher, _, first = searching(folder, settings)
     shape = dict(zip(GATE, gate.shape(QUESTION, first, searcher=searcher), strict=True))
     idf = searcher.bm25.idf(lexical.words(QUESTION))
     held = set(lexical.words(embedding_text(first.hits[0].chunk)))

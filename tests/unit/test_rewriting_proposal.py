@@ -25,11 +25,13 @@ def texts(said: str, question: str = QUESTION) -> list[tuple[str, str]]:
 
 
 def test_each_operator_gives_its_queries() -> None:
-    said = reply(questions=["From which country is the maker of Blood Lane?"], hops=["Who directed Blood Lane?", "Where is he from?"],
-                 keywords=["Blood Lane director nationality country"], answer="Ilmar Vant is Estonian.")
+    said = reply(questions=["From which country is the maker of Blood Lane?"],
+                 hops=["Who directed Blood Lane?", "Where is he from?"], keywords=["Blood Lane director nationality country"],
+                 answer="Ilmar Vant is Estonian.")
     assert texts(said) == [
-        ("clarify", "From which country is the maker of Blood Lane?"), ("split", "Who directed Blood Lane?"),
-        ("split", "Where is he from?"), ("keywords", "Blood Lane director nationality country"), ("answer", "Ilmar Vant is Estonian.")]
+        ("clarify", "From which country is the maker of Blood Lane?"),
+        ("split", "Who directed Blood Lane?"), ("split", "Where is he from?"),
+        ("keywords", "Blood Lane director nationality country"), ("answer", "Ilmar Vant is Estonian.")]
     assert read(said, QUESTION).problems == ()
 
 
