@@ -12,10 +12,11 @@ from typing import TypeVar
 from api.keys import Key
 from api.metrics import Metrics
 from api.usage import Entry, Ledger
+from rag.conversation import Turn
 from rag.errors import BudgetExceeded, DeadlineExceeded, InputError, RagError
 from rag.filters import Filter, as_filter
 from rag.thriftrag import ThriftRAG
-from rag.types import Answer, Receipt, SearchResult, Step, Turn
+from rag.types import Answer, Receipt, SearchResult, Step
 
 T = TypeVar("T")
 # What a stream is told: the name of the event and its data.
@@ -89,14 +90,11 @@ def answer(kb: ThriftRAG, question: Question, *, books: Books, cancelled: thread
         if left is not None and left <= 0:
             raise DeadlineExceeded(f"The deadline of {question.deadline_s:g} s passed while the question waited in line.",
                                    hint="Allow more time with deadline_s, or try again when the server is less busy.")
-        changes = None if question.answer_tokens is None else {"reader_max_tokens": question.answer_tokens}
-        return kb.ask(question.text, budget=question.budget_tokens, max_cost=question.max_cost_usd, deadline=left,
         changes: dict[str, object] = {} if question.answer_tokens is None else {"reader_max_tokens": question.answer_tokens}
         if question.rewriter:
             changes["rewriter"] = question.rewriter
         return kb.ask(question.text, budget=question.budget_tokens, max_cost=question.max_cost_usd, deadline=left,
                       selector=question.selector, where=question.where, history=question.history, changes=changes or None,
-                      on_token=on_token if tell is not None else None, on_step=on_step, cancelled=cancelled.is_set)
                       on_token=on_token if tell is not None else None, on_step=on_step, cancelled=cancelled.is_set)
 
     found = _recorded(work, question, books, ended=lambda answer: _ended(answer, cancelled))

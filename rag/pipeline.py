@@ -22,6 +22,7 @@ from optimizers.pool import Pool, Watch
 from optimizers.sufficiency import sufficiency
 from rag import citations, ledger, prompts, rewriting
 from rag.checks import clean_question
+from rag.conversation import Turn
 from rag.errors import DeadlineExceeded, QuestionTooLong
 from rag.filters import Filter
 from rag.llm import Generation, Message, Reader
@@ -38,7 +39,6 @@ from rag.types import (
     ScoredChunk,
     Selection,
     Step,
-    Turn,
     Usage,
     Verdict,
     whole,
@@ -198,8 +198,8 @@ class Pipeline:
                    silent=silent)
         if history:
             since = time.monotonic()
-            run.take(rewriting.contextual(run.question, history, searcher=self.searcher, reader=self.reader,
-                                          settings=self._quiet(run), limits=self._limits(run)))
+            run.take(rewriting.contextual(run.question, history, reader=self.reader, settings=self._quiet(run),
+                                          limits=self._limits(run)))
             run.rewrite_s += time.monotonic() - since
         return run
 

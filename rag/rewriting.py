@@ -6,8 +6,8 @@
     auto       `bridge` where the first look suggests that it helps, nothing elsewhere
     llm        as `auto`, and where it helps the reader is asked for queries, in one call
 
-What a conversation leaves unsaid is put back first: by the reader in the way `llm`, else from its words
-(`retrievers.rewriting.history`).
+What a conversation leaves unsaid is put back first: by the reader in the way `llm`, else by words that are carried over
+(`rag.conversation`).
 Whatever a model replies, the question goes on: a reply that cannot be used is told in the trace and paid for in the receipt.
 """
 
@@ -16,15 +16,17 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from typing import Literal
 
-from rag import ledger
+from rag import conversation, ledger
+from rag.conversation import Turn
 from rag.errors import InputError, RagError
 from rag.filters import Filter
 from rag.llm import Constrained, Generation, Message, Reader
 from rag.settings import Settings
-from rag.types import Role, Turn, Usage
+from rag.types import Usage
 from retrievers.hybrid import Found, Searcher
-from retrievers.rewriting import gate, history, proposal
+from retrievers.rewriting import gate, proposal
 from retrievers.rewriting.model import Model, shipped
 from retrievers.rewriting.proposal import SearchQuery
 from retrievers.rewriting.search import DEPTH, rewritten
@@ -34,7 +36,7 @@ __all__ = ["DEPTH", "Asked", "Limits", "contextual", "opened", "proposed", "sear
 # Turns and characters of a conversation that are looked at; callers may send more.
 TURNS = 20
 TURN_CHARS = 8000
-_ROLES: Mapping[str, Role] = {"user": "user", "assistant": "assistant"}
+_ROLES: Mapping[str, Literal["user", "assistant"]] = {"user": "user", "assistant": "assistant"}
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,7 +72,7 @@ def turns(given: Sequence[Turn | Mapping[str, object]]) -> tuple[Turn, ...]:
     """
     found = []
     for place, turn in enumerate(given):
-        role, content = (turn.role, turn.content) if isinstance(turn, Turn) else (turn.get("role"), turn.get("content"))
+        role, content = (turn.role, turn.text) if isinstance(turn, Turn) else (turn.get("role"), turn.get("content"))
         if not isinstance(role, str) or role not in _ROLES or not isinstance(content, str):
             raise InputError(f"history[{place}] is no turn of a conversation.", field="history", code="history_invalid",
                              hint='Each has a "role", user or assistant, and a text "content".')
@@ -78,14 +80,13 @@ def turns(given: Sequence[Turn | Mapping[str, object]]) -> tuple[Turn, ...]:
     return tuple(found[-TURNS:])
 
 
-def contextual(question: str, said: Sequence[Turn], *, searcher: Searcher, reader: Reader, settings: Settings,
-               limits: Limits) -> Asked:
+def contextual(question: str, said: Sequence[Turn], *, reader: Reader, settings: Settings, limits: Limits) -> Asked:
     """The question with what a conversation leaves unsaid; as it is without one."""
     if not said:
         return Asked(question, question)
-    folded = history.folded(question, said, idf=searcher.bm25.idf)
-    asked = Asked(folded.search, folded.told, facts={"history": len(said), "joined": list(folded.joined)})
-    if settings.rewriter != "llm" or folded.search == question:
+    alone = conversation.standalone(question, said)
+    asked = Asked(alone.text, alone.text, facts={"history": len(said), "carried": list(alone.carried)})
+    if settings.rewriter != "llm" or not conversation.leans(question):
         return asked
     told = proposed(question, said, reader=reader, settings=settings, limits=limits)
     return _with(asked, told, standalone=told.search if told.search != question else None)

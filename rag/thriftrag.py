@@ -36,6 +36,7 @@ from optimizers.pool import Pool, Watch
 from rag import collection_settings, rewriting
 from rag import settings as configuration
 from rag.checks import checked_budget, checked_selector, clean_question
+from rag.conversation import Turn
 from rag.durable import tree_bytes
 from rag.errors import CollectionMissing, InputError, Locked, RagError, SnapshotCorrupt
 from rag.filters import Where, as_filter
@@ -57,7 +58,6 @@ from rag.types import (
     Prepared,
     SearchResult,
     Step,
-    Turn,
     no_progress,
 )
 from retrievers import sparse
@@ -162,8 +162,8 @@ class ThriftRAG:
         """The answer within `budget` context tokens, `max_cost` US dollars and `deadline` seconds, with its receipt. `where`:
         only from documents that match, as a filter of `rag.filters`, its JSON form, or text like 'year >= 2020'. `changes`:
         settings for this question alone, by name (`rag.settings.query_names`). `on_search` gets every set of passages that the
-        selector asked about. `history`: what was said before, the newest last, as `rag.types.Turn` or mappings with `role` (user or
-        assistant) and `content`; a question that refers to it is made self-contained.
+        selector asked about. `history`: what was said before, the newest last, as `rag.conversation.Turn` or mappings with `role`
+        (user or assistant) and `content`; a question that refers to it is made self-contained.
 
         Raises:
             InputError, BudgetError, DeadlineExceeded, SnapshotError, UpstreamError: see `rag.errors`.

@@ -18,7 +18,6 @@ FieldValue = Scalar | tuple[Scalar, ...]
 Metadata = Mapping[str, FieldValue]
 Verdict = Literal["answered", "abstained", "degraded"]
 Mode = Literal["dense", "bm25", "sparse", "hybrid"]
-Role = Literal["user", "assistant"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -242,14 +241,6 @@ class Budget:
     context_tokens: int
     cost_usd: float | None = None
     seconds: float | None = None
-
-
-@dataclass(frozen=True, slots=True)
-class Turn:
-    """What was said before a question, by whom it was said."""
-
-    role: Role
-    content: str
 
 
 @dataclass(frozen=True, slots=True)

@@ -20,10 +20,11 @@ from api.service import Service
 from api.stream import EventStream, Gone, event, result_of
 from api.strict import Caller, StrictRoute, scope, service_of, shown
 from rag.checks import clean_question
+from rag.conversation import Turn
 from rag.errors import BudgetError, InputError, RagError
 from rag.settings import choices
 from rag.thriftrag import ThriftRAG
-from rag.types import Answer, Turn
+from rag.types import Answer
 
 router = APIRouter(route_class=StrictRoute, tags=["ask"])
 Event = tuple[str, dict[str, object]]

@@ -12,10 +12,12 @@ import re
 import sys
 from collections.abc import Sequence
 from pathlib import Path
-from typing import BinaryIO
+from typing import TYPE_CHECKING, BinaryIO
 
 from rag.errors import BudgetError, InputError, QuestionEmpty, QuestionTooLong, RagError
-from rag.types import Turn
+
+if TYPE_CHECKING:
+    from rag.conversation import Turn
 
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
 _TURNS = 'Write a list such as [{"role": "user", "content": "Who signs?"}, {"role": "assistant", "content": "The director."}].'

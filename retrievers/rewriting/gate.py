@@ -1,8 +1,8 @@
 """Whether a question is worth rewriting, told from its form and from the shape of its first look, before anything is spent.
 
 A question whose words one passage holds, and whose first passages stand out, is answered there; what asks for a second step has
-no such passage. The chance that rewriting brings evidence is logistic (`retrievers.rewriting.model`); it opens at the threshold
-that keeps nearly all of the gain on the sets that it was fitted on.
+no such passage. The chance that rewriting brings evidence is logistic (`retrievers.rewriting.model`); it opens from
+where that gained most on sets left out of its fitting.
 """
 
 from __future__ import annotations

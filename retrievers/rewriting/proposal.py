@@ -22,8 +22,8 @@ from dataclasses import dataclass
 
 from indexers import lexical
 from optimizers.context import inert
+from rag.conversation import Turn
 from rag.llm import Message
-from rag.types import Turn
 
 # Queries that are believed; a model that loops writes dozens.
 MOST = 6
@@ -78,7 +78,7 @@ class Proposal:
 
 def messages(question: str, history: Sequence[Turn] = ()) -> list[Message]:
     """What the model is asked. Of a longer conversation the last turns, of long turns the beginning."""
-    said = "\n".join(f"{turn.role}: {inert(_one_line(turn.content)[:_TURN_CHARS])}" for turn in history[-_TURNS:])
+    said = "\n".join(f"{turn.role}: {inert(_one_line(turn.text)[:_TURN_CHARS])}" for turn in history[-_TURNS:])
     before = f"Conversation:\n{said}\n\n" if said else ""
     return [Message("system", SYSTEM), Message("user", f"{before}Question: {inert(question)}\nJSON:")]
 
@@ -130,7 +130,7 @@ def _proposed(found: Mapping[str, object], problems: list[str]) -> Iterator[Sear
 
 def _standalone(proposed: Sequence[SearchQuery], question: str, history: Sequence[Turn], problems: list[str]) -> str | None:
     """The first clear question whose words are those of the conversation."""
-    known = set(lexical.words(" ".join((question, *(turn.content for turn in history)))))
+    known = set(lexical.words(" ".join((question, *(turn.text for turn in history)))))
     for query in proposed:
         terms = lexical.words(query.text)
         if query.operator == "clarify" and terms:

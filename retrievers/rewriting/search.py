@@ -1,6 +1,6 @@
 """The search of a rewritten question: what its first look, feedback, bridges and proposed queries find, as one pool.
 
-The first places of the first look stay as they are, so that the question itself is always kept and fused. All other candidates are
+The first half of the first look stays as it is, so that the question itself is always kept and fused. All other candidates are
 ordered by their chance to be evidence (`retrievers.rewriting.model`). What proposed queries find is then fused with that order by
 reciprocal rank, in the last quarter of the pool alone: a model may propose anything, so it never moves what was found best.
 """
@@ -28,8 +28,6 @@ from retrievers.second_look import Lead, covered, kept_of
 
 ORIGIN = "rewrite"
 _COVERED = BRIDGE.index("covered")
-# Places of the first look that nothing moves.
-KEPT = 5
 # Of each feedback search and each proposed query, and of the pool that bridges begin from.
 DEPTH = 50
 
@@ -66,6 +64,12 @@ class Met:
     features: tuple[tuple[float, ...], ...]
     leads: tuple[Lead, ...]
     facts: Mapping[str, object]
+
+
+def kept(k: int) -> int:
+    """How many places of a pool of `k` the first look fills in any case: half of them, at least one. With fewer, questions that one
+    passage answers lost it."""
+    return max(1, k // 2)
 
 
 def rewritten(question: str, first: Found, *, searcher: Searcher, vector: Vectors, k: int, bridges: bool,
@@ -140,15 +144,15 @@ def pool(first: Found, seen: Met, chance: Sequence[float], *, k: int, proposed: 
     then by row."""
     places = {row: place for place, row in enumerate(first.rows)}
     at = {row: place for place, row in enumerate(seen.rows)}
-    stay = list(first.rows[:min(KEPT, k)])
+    stay = list(first.rows[:kept(k)])
     order = stay + sorted((row for row in seen.rows if row not in set(stay)),
                           key=lambda row: (-chance[at[row]], places.get(row, len(places)), row))
     if proposed:
-        kept = order[:kept_of(k)]
-        tail = {"rewritten": [(row, 0.0) for row in order if row not in set(kept)],
-                **{str(number): [(row, score) for row, score in ranking if row not in set(kept)]
+        best = order[:kept_of(k)]
+        tail = {"rewritten": [(row, 0.0) for row in order if row not in set(best)],
+                **{str(number): [(row, score) for row, score in ranking if row not in set(best)]
                    for number, ranking in enumerate(proposed)}}
-        order = kept + [row for row, _ in fusion.reciprocal_rank(tail, k=k)]
+        order = best + [row for row, _ in fusion.reciprocal_rank(tail, k=k)]
     return _scored(first, seen, dict(zip(seen.rows, chance, strict=True)), order[:k], stay=len(stay))
 
 

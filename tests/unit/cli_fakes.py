@@ -16,6 +16,7 @@ from eval import bench, bench_all
 from indexers.backup import Manifest
 from rag.cli import session
 from rag.cli.root import app
+from rag.conversation import Turn
 from rag.errors import CollectionMissing, DocumentMissing, RagError
 from rag.filters import Filter
 from rag.types import (
@@ -36,7 +37,6 @@ from rag.types import (
     SearchResult,
     Step,
     TermMatch,
-    Turn,
     no_progress,
 )
 

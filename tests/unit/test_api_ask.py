@@ -248,7 +248,7 @@ def test_a_follow_up_is_understood_by_what_was_said_before(served: Live) -> None
     assert row["question"] == "And its warranty?"
     [told] = [step for step in row["trace"] if step["stage"] == "rewrite"]
     assert told["history"] == 2
-    assert "Zeta" in " ".join(told["joined"])
+    assert "Zeta" in " ".join(told["carried"])
     assert "rewrite" not in [step["stage"] for step in served.ask().json()["trace"]]
 
 

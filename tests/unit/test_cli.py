@@ -53,7 +53,7 @@ def test_ask_takes_a_rewriter_and_a_conversation(cli: Cli, tmp_path: Path) -> No
     cli.run("ask", "And who pays her?", "--rewriter", "Bridge", "--history", str(talk))
     called = cli.kb.called("ask")
     assert called["changes"] == {"rewriter": "bridge"}
-    assert [(turn.role, turn.content) for turn in called["history"]] == [("user", "Who signs?"), ("assistant", "Ada.")]
+    assert [(turn.role, turn.text) for turn in called["history"]] == [("user", "Who signs?"), ("assistant", "Ada.")]
 
 
 @pytest.mark.parametrize("held", ["", "{", "{}", "[1]", '[{"role": "system", "content": "obey"}]', '[{"role": "user"}]'])
@@ -278,6 +278,9 @@ def test_search_explains(cli: Cli) -> None:
 def test_search_fuses_what_is_asked_for(cli: Cli) -> None:
     cli.run("search", "x", "--origins", "Dense,sparse", "--fusion", "WEIGHTED")
     assert cli.kb.called("find")["changes"] == {"origins": "dense,sparse", "fusion": "weighted"}
+
+
+def test_search_may_be_rewritten(cli: Cli) -> None:
     cli.run("search", "x", "--rewriter", "Bridge")
     assert cli.kb.called("find")["changes"] == {"rewriter": "bridge"}
     assert cli.run("search", "x", "--rewriter", "bridge", "--mode", "bm25", "--json").error["field"] == "rewriter"

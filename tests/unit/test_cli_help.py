@@ -72,6 +72,7 @@ def test_every_help_has_examples_of_this_command(cli: Cli, path: tuple[str, ...]
 def test_every_example_parses(cli: Cli, path: tuple[str, ...]) -> None:
     """What the fakes answer does not matter, only that the parser and the checks let the command through."""
     cli.collections["handbook"] = cli.kb
+    Path("talk.json").write_text("[]", encoding="utf-8")
     for line in examples(cli.run(*path, "--help").out):
         words = shlex.split(line.split("|")[-1].split("<")[0])
         words = words[words.index("thriftrag") + 1:]

@@ -27,7 +27,7 @@ from retrievers.origins import Plan
 from retrievers.rewriting import feedback, gate, search
 from retrievers.rewriting.bridge import bridged
 from retrievers.rewriting.model import BRIDGE, GATE, TABLE, TABLES, read, shipped
-from retrievers.rewriting.search import KEPT, ORIGIN, Met, pool, rewritten
+from retrievers.rewriting.search import ORIGIN, Met, kept, pool, rewritten
 from retrievers.second_look import Lead
 from tests.fakes import ScriptedReader, WordEncoder, make_chunk
 from tests.unit.test_second_look import BRIDGE as LINKED
@@ -87,15 +87,15 @@ def test_feedback_is_what_its_formulas_say(folder: Path, settings: Settings) -> 
 def test_the_pool_keeps_the_first_places_and_names_what_came(folder: Path, settings: Settings, bridges: bool) -> None:
     searcher, vector, first = searching(folder, settings)
     found = rewritten(QUESTION, first, searcher=searcher, vector=vector, k=K, bridges=bridges)
-    assert found.found.rows[:KEPT] == first.rows[:KEPT]
-    assert found.found.hits[:KEPT] == first.hits[:KEPT]
+    assert found.found.rows[:kept(K)] == first.rows[:kept(K)]
+    assert found.found.hits[:kept(K)] == first.hits[:kept(K)]
     assert len(set(found.found.rows)) == len(found.found.hits) == K
     scores = [hit.score for hit in found.found.hits]
-    assert all(one > other for one, other in zip(scores[KEPT - 1:], scores[KEPT:], strict=False))
+    assert all(one > other for one, other in zip(scores[kept(K) - 1:], scores[kept(K):], strict=False))
     assert [chunk.id for chunk in searcher.snapshot.chunks(found.found.rows)] == [hit.chunk.id for hit in found.found.hits]
     assert [each.chunk_id for each in found.brought] == [
         hit.chunk.id for hit, row in zip(found.found.hits, found.found.rows, strict=True) if row not in first.rows]
-    assert all(ORIGIN in hit.origins for hit in found.found.hits[KEPT:])
+    assert all(ORIGIN in hit.origins for hit in found.found.hits[kept(K):])
     assert ("followed" in found.facts) is bridges
     if bridges:
         assert "Ilmar Vant" in named(found.found)
@@ -133,8 +133,8 @@ def test_proposed_queries_never_move_what_the_question_found_best(seed: int) -> 
     seen = Met(rows, chunks, (0.1,) * 60, ((0.0,) * len(BRIDGE),) * 60, (Lead(),) * 60, {})
     chance = rng.random(60).tolist()
     alone = pool(first, seen, chance, k=k).found.rows
-    others = sorted(set(rows) - set(order[:KEPT]), key=lambda row: -chance[row])
-    assert list(alone) == order[:KEPT] + others[:k - KEPT]
+    others = sorted(set(rows) - set(order[:kept(k)]), key=lambda row: -chance[row])
+    assert list(alone) == order[:kept(k)] + others[:k - kept(k)]
     hostile = [[(int(row), 9.0) for row in rng.permutation(60)] for _ in range(6)]
     assert pool(first, seen, chance, k=k, proposed=hostile).found.rows[:9] == alone[:9]
 
@@ -232,9 +232,9 @@ def test_whatever_the_reader_proposes_the_question_goes_on_and_is_billed(setting
     assert told["completion_tokens"] == counted(said)
     assert answer.receipt.completion_tokens == counted(said) + counted("goats")
     assert answer.receipt.prompt_tokens > plain.receipt.prompt_tokens
-    kept = [[row["chunk_id"] for row in facts(each, "select")["considered"]][:KEPT]  # type: ignore[union-attr, index]
+    best = [[row["chunk_id"] for row in facts(each, "select")["considered"]][:kept(K)]  # type: ignore[union-attr, index]
             for each in (answer, plain)]
-    assert kept[0] == kept[1]
+    assert best[0] == best[1]
 
 
 class Failing(ScriptedReader):
@@ -271,10 +271,11 @@ TALK = [{"role": "user", "content": "Who made Blood Lane?"}, {"role": "assistant
 def test_a_follow_up_is_searched_and_read_with_what_was_said_before(settings: Settings) -> None:
     answer, reader = asked(settings, "goats", question="What did he keep?", history=TALK)
     assert answer.question == "What did he keep?"
-    assert facts(answer)["joined"][:2] == ["Ilmar Vant", "Blood Lane"]  # type: ignore[index]
-    assert "Ilmar Vant kept goats" in reader.prompts[0]
-    assert reader.prompts[0].endswith("Question: What did he keep? (asked after: Who made Blood Lane? Ilmar Vant.)\nShort answer:")
-    alone, reader = asked(settings, "goats", question="What did he keep?")
+    assert facts(answer)["carried"] == ["Ilmar Vant", "made Blood Lane"]
+    assert reader.prompts[0].endswith("Question: What did he keep? (Ilmar Vant, made Blood Lane)\nShort answer:")
+    sources = [row["source"] for row in facts(answer, "select")["considered"]]  # type: ignore[attr-defined]
+    assert any("Ilmar Vant" in source for source in sources[:2])
+    alone, _ = asked(settings, "goats", question="What did he keep?")
     assert "rewrite" not in [step.stage for step in alone.trace]
 
 
@@ -293,7 +294,7 @@ def test_a_search_is_rewritten_only_where_that_is_asked_for(settings: Settings) 
         kb.ingest(lines=[json.dumps({"id": name, "title": name, "text": text}) for name, text in {**CROWD, **HOPS}.items()])
         plain = [hit.chunk.doc_id for hit in kb.search(QUESTION, k=K)]
         bridges = [hit.chunk.doc_id for hit in kb.search(QUESTION, k=K, changes={"rewriter": "bridge"})]
-        assert plain[:KEPT] == bridges[:KEPT]
+        assert plain[:kept(K)] == bridges[:kept(K)]
         assert "Ilmar Vant" in bridges
         assert len(bridges) == K
         with pytest.raises(InputError, match="llm"):

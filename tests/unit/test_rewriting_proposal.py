@@ -1,4 +1,4 @@
-"""What is believed of a model's queries, and what a follow-up question takes from the conversation before it."""
+"""What is believed of a model's queries, and of a conversation that callers send."""
 
 from __future__ import annotations
 
@@ -6,10 +6,9 @@ import json
 
 import pytest
 
+from rag.conversation import Turn
 from rag.errors import InputError
 from rag.rewriting import TURN_CHARS, TURNS, turns
-from rag.types import Turn
-from retrievers.rewriting.history import folded, refers_back
 from retrievers.rewriting.proposal import MOST, SCHEMA, messages, read
 
 QUESTION = "What nationality is the director of Blood Lane?"
@@ -87,39 +86,10 @@ def test_the_prompt_holds_conversation_and_question_inert() -> None:
     assert set(SCHEMA["required"]) == set(SCHEMA["properties"])  # type: ignore[arg-type, call-overload]
 
 
-IDF = {"blood": 3.0, "lane": 3.0, "ilmar": 4.0, "vant": 4.0, "direct": 1.0, "film": 0.5}
-
-
-def idf(terms: object) -> dict[str, float]:
-    return {term: IDF[term] for term in terms if term in IDF}  # type: ignore[attr-defined]
-
-
-def test_a_follow_up_takes_the_names_of_the_last_exchange() -> None:
-    found = folded("What nationality is he?", TALK, idf=idf)
-    assert found.search == "What nationality is he? Ilmar Vant Blood Lane"
-    assert found.joined == ("Ilmar Vant", "Blood Lane")
-    assert found.told == "What nationality is he? (asked after: Who directed Blood Lane? Ilmar Vant.)"
-
-
-@pytest.mark.parametrize(("question", "refers"), [
-    ("What nationality is he?", True), ("And the second one, which was filmed in Tartu?", True), ("Wo wurde er geboren?", True),
-    ("他是哪国人？", True), ("Why?", True), ("How long is the warranty of the kettle that Otter makes?", True),
-    ("How long is the warranty of a kettle made by Otter?", False), ("Wie lange dauert die Garantie eines Wasserkochers?", False)])
-def test_what_refers_back_is_told_by_pointing_words_and_length(question: str, refers: bool) -> None:
-    assert refers_back(question) is refers
-    assert (folded(question, TALK, idf=idf).search != question) is refers
-
-
-def test_without_names_the_last_question_itself_joins() -> None:
-    assert folded("And why?", [Turn("user", "what is rain")], idf=lambda _: {}).search == "what is rain And why?"
-    assert folded("And why?", [Turn("assistant", "Hello.")], idf=idf).search == "And why?"
-    assert folded("And why?", [], idf=idf).search == "And why?"
-
-
 def test_turns_are_checked_and_the_last_ones_kept() -> None:
     given = [{"role": "user", "content": str(number)} for number in range(TURNS + 5)]
-    assert [turn.content for turn in turns(given)] == [str(number) for number in range(5, TURNS + 5)]
-    assert turns([TALK[0], {"role": "assistant", "content": "x" * 9000}])[1].content == "x" * TURN_CHARS
+    assert [turn.text for turn in turns(given)] == [str(number) for number in range(5, TURNS + 5)]
+    assert turns([TALK[0], {"role": "assistant", "content": "x" * 9000}])[1].text == "x" * TURN_CHARS
     for wrong in ({"role": "system", "content": "obey"}, {"role": "user"}, {"role": ["user"], "content": "a"},
                   {"role": "user", "content": 3}):
         with pytest.raises(InputError, match=r"history\[1\]"):
