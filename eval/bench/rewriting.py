@@ -163,10 +163,11 @@ def compared(values: Values, name: str, *, seed: int, size: int) -> Iterator[Mea
 def macro(sets: Sequence[Values], size: int, *, seed: int) -> Iterator[Measurement]:
     """Macro means over the sets, and those of the paired differences to the question alone."""
     for measure in measures(size):
-        columns = {way: [values[way][measure] for values in sets] for way in sets[0]}
-        gaps = {f"{way} - {WAYS[0]}": [[one - other for one, other in zip(first, second, strict=True)]
-                                       for first, second in zip(columns[way], columns[WAYS[0]], strict=True)]
-                for way in columns if way != WAYS[0]}
+        columns: dict[str, list[Sequence[float]]] = {way: [values[way][measure] for values in sets] for way in sets[0]}
+        gaps: dict[str, list[Sequence[float]]] = {
+            f"{way} - {WAYS[0]}": [[one - other for one, other in zip(first, second, strict=True)]
+                                   for first, second in zip(columns[way], columns[WAYS[0]], strict=True)]
+            for way in columns if way != WAYS[0]}
         for what, strata in {**columns, **gaps}.items():
             at = macro_mean(strata, seed=seed)
             if at is not None:

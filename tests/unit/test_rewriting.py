@@ -24,9 +24,10 @@ from rag.thriftrag import ThriftRAG
 from rag.types import Answer, ScoredChunk
 from retrievers.hybrid import Found, Searcher
 from retrievers.origins import Plan
-from retrievers.rewriting import feedback, gate, search
+from retrievers.rewriting import feedback, gate
 from retrievers.rewriting.bridge import bridged
 from retrievers.rewriting.model import BRIDGE, GATE, TABLE, TABLES, read, shipped
+from retrievers.rewriting.proposal import SearchQuery
 from retrievers.rewriting.search import ORIGIN, Met, kept, pool, rewritten
 from retrievers.second_look import Lead
 from tests.fakes import ScriptedReader, WordEncoder, make_chunk
@@ -106,7 +107,7 @@ def test_the_pool_keeps_the_first_places_and_names_what_came(folder: Path, setti
 def test_deleted_and_excluded_passages_are_never_brought(folder: Path, settings: Settings) -> None:
     where = Not(Equals("id", "Ilmar Vant"))
     searcher, vector, _ = searching(folder, settings)
-    queries = [search.SearchQuery("Ilmar Vant", "split")]
+    queries = [SearchQuery("Ilmar Vant", "split")]
     first = searcher.find(QUESTION, mode="hybrid", k=K, vector=vector, where=where)
     excluded = rewritten(QUESTION, first, searcher=searcher, vector=vector, k=K, bridges=True, queries=queries, where=where)
     assert "Ilmar Vant" not in named(excluded.found)
@@ -232,7 +233,7 @@ def test_whatever_the_reader_proposes_the_question_goes_on_and_is_billed(setting
     assert told["completion_tokens"] == counted(said)
     assert answer.receipt.completion_tokens == counted(said) + counted("goats")
     assert answer.receipt.prompt_tokens > plain.receipt.prompt_tokens
-    best = [[row["chunk_id"] for row in facts(each, "select")["considered"]][:kept(K)]  # type: ignore[union-attr, index]
+    best = [[row["chunk_id"] for row in facts(each, "select")["considered"]][:kept(K)]  # type: ignore[attr-defined]
             for each in (answer, plain)]
     assert best[0] == best[1]
 
@@ -240,7 +241,7 @@ def test_whatever_the_reader_proposes_the_question_goes_on_and_is_billed(setting
 class Failing(ScriptedReader):
     """Fails when it is asked for queries, answers otherwise."""
 
-    def generate(self, messages, **given):  # type: ignore[no-untyped-def, override]
+    def generate(self, messages, **given):  # type: ignore[no-untyped-def]
         if messages[-1].content.endswith("JSON:"):
             raise ModelUnavailable("gone")
         return super().generate(messages, **given)

@@ -83,7 +83,7 @@ def test_the_prompt_holds_conversation_and_question_inert() -> None:
     assert "</context>" not in user.content
     assert user.content.splitlines()[-2:] == ["Question: " + user.content.splitlines()[-2].removeprefix("Question: "), "JSON:"]
     assert len(messages("Who?", [Turn("user", "x" * 9999)] * 40)[1].content) < 2500
-    assert set(SCHEMA["required"]) == set(SCHEMA["properties"])  # type: ignore[arg-type, call-overload]
+    assert set(SCHEMA["required"]) == set(SCHEMA["properties"])  # type: ignore[call-overload]
 
 
 def test_turns_are_checked_and_the_last_ones_kept() -> None:
