@@ -12,6 +12,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from eval.bench import Options
+from eval.bench import rewriting as bench
 from indexers import lexical
 from indexers.chunking import embedding_text
 from indexers.snapshot import Snapshot
@@ -21,7 +23,7 @@ from rag.errors import ConfigError, InputError, ModelUnavailable
 from rag.filters import Equals, Not
 from rag.settings import Settings
 from rag.thriftrag import ThriftRAG
-from rag.types import Answer, ScoredChunk
+from rag.types import Answer, ScoredChunk, no_progress
 from retrievers.hybrid import Found, Searcher
 from retrievers.origins import Plan
 from retrievers.rewriting import feedback, gate
@@ -30,9 +32,10 @@ from retrievers.rewriting.model import BRIDGE, GATE, TABLE, TABLES, read, shippe
 from retrievers.rewriting.proposal import SearchQuery
 from retrievers.rewriting.search import ORIGIN, Met, kept, pool, rewritten
 from retrievers.second_look import Lead
+from retrievers.training import rewriting as training
 from tests.fakes import ScriptedReader, WordEncoder, make_chunk
 from tests.unit.test_second_look import BRIDGE as LINKED
-from tests.unit.test_second_look import CROWD, ENCODER, QUESTION, K, made, named
+from tests.unit.test_second_look import CROWD, ENCODER, QUESTION, K, made, named, write_set
 
 # A third hop: what the second passage mentions in its turn.
 HOPS = {**LINKED, "Tartu": "Tartu lies on the Emajogi, far from here."}
@@ -311,3 +314,45 @@ def test_a_context_asks_no_reader_for_queries(settings: Settings, monkeypatch: p
         kb.context(QUESTION, budget=64, history=TALK)
         kb.pool(QUESTION)
     assert reader.prompts == []
+
+
+def test_chances_and_gate_are_fitted_on_several_sets(settings: Settings, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(training, "open_encoder", lambda *_, **__: WordEncoder(dimension=256))
+    monkeypatch.setattr(training, "POOL", K)
+    folders = [str(write_set(tmp_path / name, turn=turn)) for turn, name in enumerate(("one", "two", "three"))]
+    out = tmp_path / "table.json"
+    arguments = ["--home", str(settings.home), "--out", str(out), "--data"]
+    assert training.main([*arguments, *folders]) == 0
+    table = json.loads(out.read_text(encoding="utf-8"))
+    assert table["fitted"]["data"] == {"one": 2, "two": 2, "three": 2}
+    for left_out in table["fitted"]["sets left out"].values():
+        assert left_out["bridge"]["recall@8"] >= left_out["first look"]["recall@8"] == 0.75
+    assert read(out).bridge.weights[BRIDGE.index("linked")] > 0
+    assert str(tmp_path) not in out.read_text(encoding="utf-8")
+    assert training.main([*arguments, *folders[:2]]) == 1
+
+
+def test_the_gate_opens_where_that_gains_most_losses_included() -> None:
+    chances = [np.asarray([0.1, 0.2, 0.4]), np.asarray([0.15, 0.3])]
+    assert training.threshold(chances, [np.asarray([0.0, 0.5, 0.5]), np.asarray([-0.5, 0.0])]) == 0.2
+    assert training.threshold(chances, [np.zeros(3), np.zeros(2)]) == 0.5
+
+
+def test_the_bench_compares_the_ways_with_the_question_alone(settings: Settings, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+                                                             ) -> None:
+    open_all(monkeypatch)
+    reader = ScriptedReader(json.dumps({"hops": ["Who is Ilmar Vant?"]}))
+    monkeypatch.setattr(bench, "open_encoder", lambda *_, **__: WordEncoder(dimension=256))
+    monkeypatch.setattr(bench, "open_reader", lambda *_, **__: reader)
+    folders = (write_set(tmp_path / "one", turn=0), write_set(tmp_path / "two", turn=1))
+    options = Options(dataclasses.replace(settings, home=tmp_path / "home"), tmp_path, data=folders, sizes=(K,), reader="scripted")
+    (settings.home / "evaluation").mkdir(parents=True)
+    rows = {(row.name, row.unit): row for row in bench.run(options, on_progress=no_progress)}
+    assert rows["one: question alone", "recall@8"].value == 0.75
+    assert rows["one: bridge", "recall@8"].value == 1.0
+    gap = rows["macro mean of 2 sets: bridge - question alone", "recall@8"]
+    assert (gap.value, gap.n) == (0.25, 4)
+    assert rows["one: auto, share opened", "mean"].value == 1.0
+    assert rows["one: llm, queries", "mean"].value == 1.0
+    assert rows["one: llm, completion tokens", "mean"].value > 0
+    assert rows["two: bridge p50", "ms"].value > 0
