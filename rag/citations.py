@@ -3,26 +3,26 @@
 A small reader seldom marks its sources, and a mark may be forged or wrong. So each sentence of the answer is matched with
 the sentences that were really in the context: verbatim containment first, then the share of its content words. A mark the
 reader did give narrows the match to that passage; one that names no passage is dropped and reported.
+
+A summary of several texts is no source: where one supports the answer, the sentence of its members that has most of the supported
+words is cited, under the summary's mark.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
 from indexers import lexical
 from rag import prompts
-from rag.types import Citation, Context, Passage
+from rag.types import Chunk, Citation, Context, Passage
 
 Support = Literal["verbatim", "words", "context", "none"]
 _STRENGTH: tuple[Support, ...] = ("verbatim", "words", "context", "none")
 # Fewer of an answer's content words than this in one sentence are coincidence.
 _ENOUGH = 0.5
 _MAX_CITATIONS = 4
-_FUNCTION_WORDS = frozenset(lexical.words(
-    "a an the of in on at by for to from and or but as is are was were be been it its this that these those with which who "
-    "whom whose what when where why how do does did has have had not no yes he she they his her their there than then"))
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,8 +43,16 @@ class _Line:
     folded: str
 
 
-def check(answer: str, context: Context, *, sentences: Sequence[str], question: str) -> Checked:
-    """Citations for `answer`, whose sentences are given, from what `context` holds."""
+Members = Callable[[Chunk], Sequence[Chunk] | None]
+
+
+def _no_members(chunk: Chunk) -> None:
+    return None
+
+
+def check(answer: str, context: Context, *, sentences: Sequence[str], question: str, members: Members = _no_members) -> Checked:
+    """Citations for `answer`, whose sentences are given, from what `context` holds. `members`: the chunks that a summary stands
+    for, None for a chunk that stands for itself."""
     known = {passage.n for passage in context.passages}
     unknown = tuple(sorted({n for n in prompts.marks(answer) if n not in known}))
     lines = [_line(passage, index) for passage in context.passages for index in passage.sentences]
@@ -56,8 +64,21 @@ def check(answer: str, context: Context, *, sentences: Sequence[str], question: 
     # A mark may stand before several chunks that were rendered as one.
     cited = list(dict.fromkeys((line.passage.n, line.passage.chunk.id, line.index) for line, support in found if support != "none"))
     by_place = {(line.passage.n, line.passage.chunk.id, line.index): line for line in lines}
+    behind = [_behind(by_place[place], members, sentences) for place in cited[:_MAX_CITATIONS]]
     return Checked(text=prompts.without_marks(answer, unknown), support=weakest, unknown_marks=unknown,
-                   citations=tuple(_citation(by_place[place]) for place in cited[:_MAX_CITATIONS]))
+                   citations=tuple(dict.fromkeys(_citation(line) for line in behind if line is not None)))
+
+
+def _behind(line: _Line, members: Members, sentences: Sequence[str]) -> _Line | None:
+    """The sentence of a member that a line of a summary rests on: most of the words that it shares with the answer, then most of
+    its own; the first of equals, which is nearest to the middle of the cluster. None where no member is left. A line of a document
+    is its own."""
+    chunks = members(line.passage.chunk)
+    if chunks is None:
+        return line
+    found = [_line(Passage(line.passage.n, chunk, (index,)), index) for chunk in chunks for index in range(len(chunk.sentences))]
+    said = line.terms & frozenset(word for sentence in sentences for word in lexical.words(sentence)) - prompts.FUNCTION_WORDS
+    return max(found, key=lambda other: (len(other.terms & said), len(other.terms & line.terms)), default=None)
 
 
 def _supporting(sentence: str, lines: Sequence[_Line], asked: frozenset[str]) -> list[tuple[_Line, Support]]:
@@ -72,7 +93,7 @@ def _supporting(sentence: str, lines: Sequence[_Line], asked: frozenset[str]) ->
     verbatim = next((line for line in among if folded and f" {folded} " in f" {line.folded} "), None)
     if verbatim:
         return [(verbatim, "verbatim")]
-    content = frozenset(lexical.words(bare)) - _FUNCTION_WORDS
+    content = frozenset(lexical.words(bare)) - prompts.FUNCTION_WORDS
     if not content:
         # "Yes." has no words to look for: what it was judged from is all that can be shown.
         return [(among[0], "context")]

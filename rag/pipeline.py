@@ -13,14 +13,14 @@ from dataclasses import dataclass, field, replace
 from indexers import lexical
 from indexers.encoders import Vectors
 from indexers.sentences import split
-from optimizers import BY_CHANCE, SELECTORS, WHOLE, relevance
+from optimizers import BY_CHANCE, SELECTORS, WHOLE, coverage, relevance
 from optimizers.context import render
 from optimizers.crossencoder import reading
 from optimizers.crossencoder.encoder import CrossEncoder
 from optimizers.knowledge_filter import filtered
 from optimizers.pool import Pool, Watch
 from optimizers.sufficiency import sufficiency
-from rag import citations, ledger, prompts, rewriting
+from rag import citations, clustered_route, ledger, prompts, rewriting
 from rag.checks import clean_question
 from rag.conversation import Turn
 from rag.errors import DeadlineExceeded, QuestionTooLong
@@ -31,6 +31,7 @@ from rag.settings import Settings
 from rag.types import (
     Answer,
     Budget,
+    Chunk,
     Citation,
     Context,
     Extract,
@@ -43,6 +44,7 @@ from rag.types import (
     Verdict,
     whole,
 )
+from retrievers.clustered import Clustered, is_summary
 from retrievers.hybrid import Found, Searcher
 from retrievers.rewriting.search import rewritten
 from retrievers.second_look import SecondLook, second_look
@@ -72,6 +74,7 @@ class _Run:
     encoder_s: float = 0.0
     counted: bool = True
     degraded: str | None = None     # why the context is not what it would have been
+    overall: bool = False           # the question is about all texts together, and answered from summaries
     asked: rewriting.Asked = field(init=False)
     silent: bool = False            # the reader is not to be asked
     rewrite_s: float = 0.0
@@ -125,6 +128,7 @@ class _Found:
     search: Found
     second: SecondLook
     rewrite: Mapping[str, object] | None = None     # facts of that stage, None where it was not taken
+    clustered: clustered_route.Routed = clustered_route.ORDINARY
 
 
 @dataclass(frozen=True)
@@ -137,6 +141,7 @@ class Pipeline:
     settings: Settings
     recent: Recent[_Found] = field(default_factory=lambda: Recent(0))
     cross: CrossEncoder | None = None
+    clusters: Clustered | None = None
 
     def ask(self, question: str, *, budget: Budget, hooks: Hooks = Hooks(), where: Filter | None = None,
             history: Sequence[Turn] = ()) -> Answer:
@@ -165,7 +170,7 @@ class Pipeline:
             extracts, naive, reason = self._choose(run, limit)
         since = time.monotonic()
         context = render(extracts, counter=self.reader.tokenizer, budget=limit) if extracts else EMPTY
-        tokens = 0 if reason else self.reader.prompt_tokens(prompts.build(run.asked.told, context.text))
+        tokens = 0 if reason else self.reader.prompt_tokens(self._messages(run, context))
         run.step("render", since, tokens=context.tokens, passages=len(context.passages))
         return Prepared(question=run.question, context=context, reason=reason, prompt_tokens=tokens, naive_tokens=naive or tokens,
                         encoder_passes=run.usage.encoder_passes, seconds=_seconds(run), trace=tuple(run.steps))
@@ -173,6 +178,7 @@ class Pipeline:
     def _choose(self, run: _Run, limit: int) -> tuple[tuple[Extract, ...], int, str | None]:
         """The choice, what the naive prompt would have cost, and why it is not to be read, or None."""
         found = self._read(run, self._found(run))
+        run.overall = found.clustered.summaries is not None
         reason = self._filter(run, found)
         if reason:
             return (), found.naive_tokens, reason
@@ -182,9 +188,12 @@ class Pipeline:
         reason = None if selection.extracts else selection.degraded or self._too_small(found.candidates, limit)
         return selection.extracts, found.naive_tokens, reason or self._insufficient(chance)
 
-    def answer_from(self, question: str, extracts: Sequence[Extract], *, budget: Budget, hooks: Hooks = Hooks()) -> Answer:
-        """The answer from a given ordered choice, which must fit the budget; empty asks the reader alone."""
+    def answer_from(self, question: str, extracts: Sequence[Extract], *, budget: Budget, hooks: Hooks = Hooks(),
+                    overall: bool | None = None) -> Answer:
+        """The answer from a given ordered choice, which must fit the budget; empty asks the reader alone. `overall`: whether it is
+        asked for what all texts say together; None: where summaries are among them."""
         run = self._run(question, budget, hooks)
+        run.overall = any(is_summary(extract.chunk) for extract in extracts) if overall is None else overall
         return self._answer(run, extracts, self._context_limit(run), naive=None)
 
     def pool(self, question: str, *, where: Filter | None = None) -> Pool:
@@ -214,7 +223,10 @@ class Pipeline:
 
     def _context_limit(self, run: _Run) -> int:
         """The context budget after the reader's window and the caller's money are taken into account."""
-        fixed = self.reader.prompt_tokens(prompts.build(run.asked.told, _PROBE)) - self.reader.tokenizer.count(_PROBE)
+        # Which of the two prompts it will be is not known yet.
+        fixed = max(self.reader.prompt_tokens(prompts.build(run.asked.told, _PROBE, overall=overall))
+                    for overall in (False, True)[:1 + clustered_route.possible(self.clusters, self.settings)])
+        fixed -= self.reader.tokenizer.count(_PROBE)
         room = self.reader.context_window - fixed - self.settings.reader_max_tokens
         if room < 1:
             raise QuestionTooLong(f"The question leaves no room in the reader's window of {self.reader.context_window} tokens.",
@@ -244,6 +256,7 @@ class Pipeline:
             facts["where"] = str(run.where)
         if found.second.asked:
             facts["second_look"] = found.second.facts()
+        facts |= found.clustered.facts
         run.step("retrieve", since, mode=settings.mode, **facts, candidates=len(found.candidates), naive_tokens=found.naive_tokens)
         return found
 
@@ -252,7 +265,7 @@ class Pipeline:
         settings = self.settings
         return (self.searcher.snapshot.id, run.asked.search, run.asked.told, run.asked.queries, settings.mode, settings.origins,
                 settings.fusion, settings.candidates, settings.naive_k, settings.second_look, self._quiet(run).rewriter,
-                str(run.where))
+                str(run.where), *clustered_route.state(self.clusters, settings))
 
     def _retrieve(self, run: _Run) -> _Found:
         """`naive_tokens`: what the prompt of a rank-order fill with the first `naive_k` hybrid chunks would have cost."""
@@ -269,13 +282,20 @@ class Pipeline:
             question, mode="hybrid", k=self.settings.naive_k, vector=vector, where=run.where, settings=self.settings)
         naive = render([whole(hit.chunk) for hit in ranked.hits[:self.settings.naive_k]], counter=self.reader.tokenizer)
         second, rewrite = SecondLook(Found(found.hits[:k], found.rows[:k], found.plan)), None
+        routed = clustered_route.routed(self.clusters, question, ranked.hits, vector=vector, where=run.where,
+                                        settings=self.settings)
+        if routed.summaries is not None:
+            candidates = list(routed.summaries.hits)
+            return _Found(candidates, self._pool(run, candidates),
+                          self.reader.prompt_tokens(prompts.build(run.asked.told, naive.text)), second.found, second, None, routed)
         if rewrites and found.hits:
             second, rewrite = self._rewritten(run, found, vector)
         elif mode == "hybrid" and self.settings.second_look == "auto":
             second = second_look(question, found, searcher=self.searcher, k=k, vector=vector, where=run.where)
         candidates = list(second.found.hits)
         return _Found(candidates, self._pool(run, candidates),
-                      self.reader.prompt_tokens(prompts.build(run.asked.told, naive.text)), second.found, second, rewrite)
+                      self.reader.prompt_tokens(prompts.build(run.asked.told, naive.text)), second.found, second, rewrite,
+                      routed)
 
     def _rewritten(self, run: _Run, first: Found, vector: Vectors) -> tuple[SecondLook, Mapping[str, object]]:
         """The pool after the stage `rewrite`, in the place of a second look, and its facts."""
@@ -296,7 +316,7 @@ class Pipeline:
 
     def _read(self, run: _Run, found: _Found) -> _Found:
         """With the cross-encoder's scores, for selectors that go by them; from memory where the same was asked a moment ago."""
-        if self.cross is None or self.settings.selector not in BY_CHANCE or not found.candidates:
+        if self.cross is None or self.settings.selector not in BY_CHANCE or not found.candidates or found.clustered.summaries:
             return found
         cross, since, pairs, question = self.cross, time.monotonic(), self.settings.cross_pairs, run.asked.search
         key = (*self._asked(run), cross.name, pairs)
@@ -317,32 +337,35 @@ class Pipeline:
         """Why none of the candidates is worth reading, or None."""
         since = time.monotonic()
         best = max((max(candidate.sentence_relevance) for candidate in found.pool.candidates), default=0.0)
-        run.step("filter", since, best_relevance=round(best, 4), threshold=self.settings.abstain_below)
+        least = self.settings.abstain_below
+        if found.clustered.summaries is not None:
+            best, least = max(best, found.clustered.nearest), 0.0 if found.clustered.all_they_say else least
+        run.step("filter", since, best_relevance=round(best, 4), threshold=least)
         if not found.candidates and run.where is not None:
             return f"no_index_content: no document that could be searched matches {run.where}"
         if not found.candidates:
             return "no_index_content: the collection holds nothing that could be searched"
-        if best < self.settings.abstain_below:
+        if best < least:
             return (f"nothing_relevant: the best sentence has relevance {best:.2f}, under the threshold of "
-                    f"{self.settings.abstain_below:.2f} (setting abstain_below)")
+                    f"{least:.2f} (setting abstain_below)")
         return None
 
     def _select(self, run: _Run, found: _Found, limit: int) -> tuple[Selection, float | None]:
         """The choice, and the chance that it suffices where the selector goes by chances."""
         since, settings = time.monotonic(), self.settings
         pool = found.pool
-        chances = relevance.chances(pool) if settings.selector in BY_CHANCE else None
+        chances = relevance.chances(pool) if settings.selector in BY_CHANCE and not run.overall else None
         if chances is not None and settings.filter_below:
             pool = filtered(pool, chances, below=settings.filter_below, floor=settings.filter_floor)
-        selector = SELECTORS[self.settings.selector]
+        selector = SELECTORS[self.settings.selector] if not run.overall else clustered_route.selector(found.clustered)
         selection = selector(pool, budget=limit, render=lambda extracts: render(extracts, counter=self.reader.tokenizer),
                              stop=run.halfway(), watch=run.hooks.on_search)
         run.degraded = selection.degraded
         chance = None if chances is None else sufficiency(pool, chances, selection.extracts)
         considered = [{**row.to_dict(), "origins": {name: round(score, 6) for name, score in hit.origins.items()}}
                       for row, hit in zip(selection.considered, found.candidates, strict=True)]
-        run.step("select", since, selector=self.settings.selector, limit_tokens=limit, filtered=len(pool.dropped),
-                 utility=round(selection.utility, 6),
+        run.step("select", since, selector=coverage.NAME if run.overall else settings.selector, limit_tokens=limit,
+                 filtered=len(pool.dropped), utility=round(selection.utility, 6),
                  evaluations=selection.evaluations, degraded=selection.degraded,
                  next_best=selection.next_best.to_dict() if selection.next_best else None, considered=considered,
                  sufficiency=None if chance is None else round(chance, 4),
@@ -351,6 +374,8 @@ class Pipeline:
 
     def _explained(self, run: _Run, found: _Found, selection: Selection) -> dict[str, object]:
         """For each chosen passage what the question's terms add to its sparse score, where that was searched."""
+        if run.overall:
+            return {}
         chosen = list({extract.chunk.id: extract.chunk for extract in selection.extracts}.values())
         told = self.searcher.explain(run.asked.search, found.search, chunks=chosen)
         if told is None:
@@ -381,12 +406,18 @@ class Pipeline:
     def _answer(self, run: _Run, extracts: Sequence[Extract], limit: int, *, naive: int | None) -> Answer:
         since = time.monotonic()
         context = render(extracts, counter=self.reader.tokenizer, budget=limit)
-        messages = prompts.build(run.asked.told, context.text)
+        messages = self._messages(run, context)
         if naive is None:
             naive = self.reader.prompt_tokens(messages)
         run.step("render", since, tokens=context.tokens, passages=len(context.passages))
         generation = self._generate(run, messages)
         return self._checked(run, generation, context, naive=naive)
+
+    def _members(self, chunk: Chunk) -> Sequence[Chunk] | None:
+        return None if self.clusters is None else self.clusters.members(chunk)
+
+    def _messages(self, run: _Run, context: Context) -> list[Message]:
+        return prompts.build(run.asked.told, context.text, overall=run.overall)
 
     def _generate(self, run: _Run, messages: Sequence[Message]) -> Generation:
         since = time.monotonic()
@@ -405,7 +436,8 @@ class Pipeline:
         since = time.monotonic()
         text = generation.text.strip()
         spans = split(text, "en")
-        checked = citations.check(text, context, sentences=[text[a:b] for a, b in spans], question=run.asked.told)
+        checked = citations.check(text, context, sentences=[text[a:b] for a, b in spans], question=run.asked.told,
+                                  members=self._members)
         unknown = prompts.abstains(text)
         run.record("check", since, support=checked.support, unknown_marks=list(checked.unknown_marks), said_unknown=unknown)
         if not text:

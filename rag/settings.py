@@ -37,6 +37,7 @@ _CHOICES: dict[str, tuple[str, ...]] = {
     "sparse": ("auto", "off"),
     "second_look": ("auto", "off"),
     "rewriter": ("auto", "off", "feedback", "bridge", "llm"),
+    "clustered": ("auto", "off", "always"),
     "backend": ("local", "qdrant"),
     "qdrant_quantization": ("none", "scalar", "binary"),
 }
@@ -113,6 +114,8 @@ class Settings:
     rewriter: str = _setting("off", "further queries beside the question, in hybrid search: off, feedback (of what was found), "
                              "bridge (and what that mentions, in rounds), auto (bridge where it is likely to help), or llm (auto, "
                              "and the reader is asked for queries)", answers=True, query=True)
+    clustered: str = _setting("auto", "whether questions about all texts are answered from cluster summaries, where there are "
+                              "some: auto (told by the question), off, or always", answers=True, query=True)
     candidates: int = _setting(24, "candidates handed to the selector", low=1, high=5000, answers=True, query=True)
     cross_encoder: str = _setting("auto", "reads candidates against the question: auto (where the embedder has one), off, or a "
                                   "file of weights", answers=True, query=True)

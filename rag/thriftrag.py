@@ -22,9 +22,11 @@ from threading import Lock, Thread
 from types import TracebackType
 from typing import Any
 
-from indexers import backup, restore, store
+from indexers import backup, clusters_store, restore, store
 from indexers import ingest as ingestion
 from indexers.backup import Manifest
+from indexers.clusters import BUDGET, SUMMARY_TOKENS, WHOLE, Clustering
+from indexers.clusters_build import Report as ClusterReport
 from indexers.embedding_cache import CachedEncoder, EmbeddingCache
 from indexers.encoders import Encoder, open_encoder
 from indexers.parsing import InProcess, Parsing, Workers
@@ -33,13 +35,14 @@ from indexers.writer import writing
 from optimizers import BY_CHANCE
 from optimizers.crossencoder.encoder import CrossEncoder, has_cross_encoder, open_cross_encoder
 from optimizers.pool import Pool, Watch
-from rag import collection_settings, rewriting
+from rag import clustering, collection_settings, rewriting
 from rag import settings as configuration
 from rag.checks import checked_budget, checked_selector, clean_question
+from rag.clustering import one as cluster_named
 from rag.conversation import Turn
 from rag.durable import tree_bytes
 from rag.errors import CollectionMissing, InputError, Locked, RagError, SnapshotCorrupt
-from rag.filters import Where, as_filter
+from rag.filters import Filter, Where, as_filter
 from rag.llm import Preloading, Reader
 from rag.llm.open import open_reader
 from rag.models import ModelCache
@@ -61,12 +64,16 @@ from rag.types import (
     no_progress,
 )
 from retrievers import sparse
+from retrievers.clustered import Clustered, Shown
+from retrievers.clustered import missing as no_clusters
 from retrievers.hybrid import Searcher
 
 History = Sequence[Turn | Mapping[str, object]]
 COLLECTIONS = "collections"
 EMBEDDINGS = "embeddings.sqlite"
 MODES: tuple[Mode, ...] = ("hybrid", "dense", "bm25", "sparse")
+CLUSTERED = "clustered"
+SUMMARIES = ("extractive", "llm")
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
 
 
@@ -103,6 +110,7 @@ class ThriftRAG:
         self._recent: Recent[Any] = Recent(keep_pools)
         self._searcher: Searcher | None = None
         self._crosses: dict[str, CrossEncoder | None] = {}
+        self._clusters: tuple[Searcher, Clustered] | None = None
         self._lock = Lock()
 
     @classmethod
@@ -185,10 +193,12 @@ class ThriftRAG:
         return self._pipeline(selector, changes).context(question, budget=ceilings, extracts=extracts, where=as_filter(where),
                                                           history=rewriting.turns(history))
 
-    def answer_from(self, question: str, extracts: Sequence[Extract], *, budget: int | None = None) -> Answer:
-        """The answer from a given ordered choice of passages; none asks the reader alone."""
+    def answer_from(self, question: str, extracts: Sequence[Extract], *, budget: int | None = None,
+                    overall: bool | None = None) -> Answer:
+        """The answer from a given ordered choice of passages; none asks the reader alone. `overall`: asks for what they say
+        together, in sentences; None: where cluster summaries are among them."""
         ceilings = checked_budget(self.settings, tokens=budget, cost=None, seconds=None)
-        return self._pipeline().answer_from(question, extracts, budget=ceilings)
+        return self._pipeline().answer_from(question, extracts, budget=ceilings, overall=overall)
 
     def pool(self, question: str, *, where: Where | None = None) -> Pool:
         """The candidates that a selector would see for this question; nothing is asked of the reader."""
@@ -209,19 +219,22 @@ class ThriftRAG:
         Raises:
             InputError, ConfigError: a value that cannot be. SnapshotMismatch: the collection has not the term weights it takes.
         """
-        if mode not in MODES:
-            raise InputError(f"Unknown mode {mode!r}.", hint=f"Use one of {', '.join(MODES)}.", field="mode")
+        if mode not in (*MODES, CLUSTERED):
+            raise InputError(f"Unknown mode {mode!r}.", hint=f"Use one of {', '.join((*MODES, CLUSTERED))}.", field="mode")
         if k < 1:
             raise InputError(f"k = {k} is not possible.", hint="Use 1 or more.", field="k")
         cleaned = clean_question(query, limit=self.settings.max_question_chars)
         settings = configuration.changed(self.settings, changes) if changes else self.settings
         searcher = self._current()
+        if mode == CLUSTERED:
+            return self._summaries(searcher, cleaned, k=k, where=as_filter(where))
         condition, rewriter = as_filter(where), settings.rewriter if changes and "rewriter" in changes else "off"
         if rewriter == "llm":
             raise InputError("A search asks no reader, so the rewriter llm cannot serve it.", field="rewriter",
                              hint="Use feedback, bridge or auto; or ask the question.")
         if rewriter == "off" or mode != "hybrid":
-            found = searcher.find(cleaned, mode=mode, k=k, where=condition, settings=settings)
+            known: Mode = mode  # type: ignore[assignment]  # checked above
+            found = searcher.find(cleaned, mode=known, k=k, where=condition, settings=settings)
         else:
             found = rewriting.searched(cleaned, searcher=searcher, k=k, where=condition, settings=settings)
         told = searcher.explain(cleaned, found) if explain else None
@@ -229,6 +242,67 @@ class ThriftRAG:
         hits = [Hit(hit.chunk, hit.score, hit.origins, terms) for hit, terms in zip(found.hits, matches, strict=True)]
         notes = found.plan.notes if told is not None or not explain else (*found.plan.notes, _no_terms(found.plan.origins))
         return SearchResult(tuple(hits), found.plan.origins, notes)
+
+    def _summaries(self, searcher: Searcher, query: str, *, k: int, where: Filter | None) -> SearchResult:
+        """Cluster summaries, those that stand for most and are nearest first."""
+        found = Clustered(searcher.snapshot).find(query, vector=searcher.encoder.encode([query])[0], where=where, k=k)
+        if found is None:
+            raise no_clusters(self.name)
+        hits = [Hit(hit.chunk, hit.score, hit.origins) for hit in found.hits[:k]]
+        outdated = f"{found.outdated} texts came after the clusters were made: `thriftrag clusters build` brings them in."
+        return SearchResult(tuple(hits), (CLUSTERED,), (outdated,) if found.outdated else ())
+
+    def build_clusters(self, group_by: str = "", *, k: int | None = None, budget: int = BUDGET,
+                       summary_tokens: int = SUMMARY_TOKENS, summaries: str = "extractive", again: bool = False, seed: int = 13,
+                       on_progress: OnProgress = no_progress, cancelled: Callable[[], bool] = lambda: False) -> ClusterReport:
+        """Clusters of all texts, or of the texts of each value of the field `group_by`, each with a summary: made, or brought up to
+        date. `k`: of each group; None chooses. `budget`: tokens of one group's summaries together, by which k is bounded.
+        `summary_tokens`: of one at most. `summaries`: extractive (sentences of the texts) or llm (the reader writes
+        them). `again`: divides anew.
+
+        Raises:
+            InputError: a value that cannot be. Locked: another process builds. UpstreamError: the reader cannot be asked; what it
+            wrote stays, and the same call goes on from there.
+        """
+        if summaries not in SUMMARIES:
+            raise InputError(f"Summaries {summaries!r} cannot be made.", hint=f"Use {' or '.join(SUMMARIES)}.", field="summaries")
+        plan = clustering.checked_plan(group_by=group_by, k=k, budget=budget,
+                                       tokens=summary_tokens, llm=summaries == "llm", seed=seed)
+        searcher = self._current()
+        return clustering.built(self.folder, searcher.snapshot, plan, encoder=searcher.encoder, bm25=searcher.bm25,
+                                reader=self.reader, again=again, on_progress=on_progress, cancelled=cancelled)
+
+    def update_clusters(self, *, on_progress: OnProgress = no_progress,
+                        cancelled: Callable[[], bool] = lambda: False) -> list[ClusterReport]:
+        """Brings every clustering to the present state of the collection; raises as `build_clusters`."""
+        searcher, reports = self._current(), []
+        for known in clustering.listed(self.folder):
+            reports.append(clustering.built(
+                self.folder, searcher.snapshot, known.plan, encoder=searcher.encoder, bm25=searcher.bm25, reader=self.reader,
+                on_progress=on_progress, cancelled=cancelled))
+        return reports
+
+    def clusterings(self) -> list[Clustering]:
+        """All that were built, by name. Raises SnapshotCorrupt, SnapshotMismatch: their file cannot be read."""
+        self._require()
+        return clustering.listed(self.folder)
+
+    def clusters(self, name: str = WHOLE, *, group: str | None = None) -> tuple[Clustering, list[Shown]]:
+        """A clustering with its clusters as they may be shown now: without what is of deleted texts. Raises InputError where there
+        is none of that name, or no such group."""
+        self._require()
+        with closing(Snapshot(self.folder)) as snapshot:
+            known = Clustered(snapshot)
+            clustering = cluster_named(self.folder, name, known=known.clusterings())
+            if group is not None and group not in clustering.groups:
+                raise InputError(f"The clusters {clustering.name!r} have no group {group!r}.", field="group",
+                                 hint=f"There are for instance {', '.join(map(repr, list(clustering.groups)[:5]))}.")
+            return clustering, known.shown(clustering.name, group=group)
+
+    def delete_clusters(self, name: str) -> None:
+        """Forgets a clustering. Raises InputError where there is none of that name."""
+        self._require()
+        clustering.deleted(self.folder, name)
 
     def documents(self) -> list[DocumentInfo]:
         with self._stored() as snapshot:
@@ -269,7 +343,7 @@ class ThriftRAG:
         except SnapshotCorrupt as error:
             return [error.message]
         with closing(snapshot):
-            problems = snapshot.problems()
+            problems = snapshot.problems() + clusters_store.problems(self.folder)
             if self.settings.backend == "qdrant":
                 from indexers.qdrant import mirror_of
 
@@ -323,7 +397,7 @@ class ThriftRAG:
                 self._searcher.snapshot.close()
             if self._reader is not None:
                 self._reader.close()
-            self._searcher = self._reader = self._encoder = self._vectors = None
+            self._searcher = self._reader = self._encoder = self._vectors = self._clusters = None
             self._crosses.clear()
 
     def __enter__(self) -> ThriftRAG:
@@ -341,7 +415,10 @@ class ThriftRAG:
             if self._vectors is None:
                 self._vectors = SentenceVectors(searcher.encoder)
             vectors = self._vectors
-        return Pipeline(searcher, self.reader, vectors, settings, self._recent, self._cross(settings))
+            if self._clusters is None or self._clusters[0] is not searcher:
+                self._clusters = searcher, Clustered(searcher.snapshot)
+            clusters = self._clusters[1]
+        return Pipeline(searcher, self.reader, vectors, settings, self._recent, self._cross(settings), clusters)
 
     def _cross(self, settings: Settings) -> CrossEncoder | None:
         """The cross-encoder that these settings ask for, made once; None where there is none for the embedder or it is off."""

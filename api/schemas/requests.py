@@ -13,7 +13,7 @@ Filters = Annotated[dict[str, JsonValue] | None, Field(
     description="Only documents whose fields match, as a typed filter: see docs/ingestion.md. Never a string.",
     examples=[{"year": {"gte": 2020}, "lang": ["en", "de"]}])]
 _SELECTORS = list(choices("selector"))
-_MODES = list(choices("mode"))
+_MODES = [*choices("mode"), "clustered"]
 _REWRITERS = list(choices("rewriter"))
 
 

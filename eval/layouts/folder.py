@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from eval.layouts.files import lines
@@ -36,6 +36,16 @@ def find(folder: Path, stem: str) -> Path:
 
 def there(folder: Path, stem: str) -> Path | None:
     return next((folder / name for name in (f"{stem}.jsonl", f"{stem}.jsonl.gz") if (folder / name).is_file()), None)
+
+
+def extras(folder: Path, names: Sequence[str]) -> dict[str, str]:
+    """The first of the fields `names` that each record of the corpus has and that is not empty, by the record's id."""
+    found = {}
+    for row in lines(find(folder, "corpus"), shape=SHAPES["corpus"]):
+        value = next(filter(None, (row.string(name, default="") for name in names)), "")
+        if value:
+            found[row.string("id")] = value
+    return found
 
 
 def language(row: Row, name: str = "lang") -> str:

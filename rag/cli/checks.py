@@ -75,6 +75,10 @@ def workers(typed: str | None) -> int | None:
     return _whole(typed, flag="--workers", field="workers", error=InputError, hint=hint)
 
 
+def whole_number(typed: str | None, *, flag: str, field: str) -> int | None:
+    return _whole(typed, flag=flag, field=field, error=InputError, hint=f"Use a positive whole number, for instance {flag} 4.")
+
+
 def deadline(typed: str | None) -> float | None:
     hint = "Use a positive number of seconds, for instance --deadline 30."
     return _above_zero(typed, flag="--deadline", field="deadline_s", hint=hint)

@@ -28,7 +28,7 @@ def selectors(incomplete: str) -> list[str]:
 def modes(incomplete: str) -> list[str]:
     from rag.settings import choices
 
-    return _names(lambda: list(choices("mode")), incomplete)
+    return _names(lambda: [*choices("mode"), "clustered"], incomplete)
 
 
 def origins(incomplete: str) -> list[str]:

@@ -7,15 +7,19 @@ import os
 import sys
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from rag.cli import checks, edge, interrupt, options, progress, session, terminal
+from rag.cli.clusters import told as clusters_told
 from rag.cli.words import plural
 from rag.errors import InputError
 from rag.settings import Settings
 from rag.types import IngestReport, OnProgress
+
+if TYPE_CHECKING:
+    from indexers.clusters_build import Report as ClusterReport
 
 EXAMPLES = options.examples(
     "thriftrag ingest docs/                      # a folder with everything below it",
@@ -23,6 +27,7 @@ EXAMPLES = options.examples(
     "thriftrag ingest docs/ -c handbook          # into the collection handbook, made if need be",
     "thriftrag ingest docs/ --dry-run            # what would happen; writes nothing",
     "thriftrag ingest docs/ --prune              # also forget documents whose file is gone from docs/",
+    "thriftrag ingest docs/ --clusters           # and group the texts, for questions about all of them",
     "thriftrag ingest docs/ --watch              # then follow docs/ until Ctrl-C",
     "cat records.jsonl | thriftrag ingest -      # one JSON object with id, title, text on each line",
 )
@@ -44,6 +49,8 @@ def ingest(
         "--prune", help="Forget documents whose file is gone from a folder that is named.")] = False,
     watch: Annotated[bool, typer.Option(
         "--watch", help="Then follow the files and folders, deletions included, until Ctrl-C.")] = False,
+    clusters: Annotated[bool, typer.Option(
+        "--clusters", help="Then bring the clusters up to date, or make those of all texts (see `thriftrag clusters`).")] = False,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Read and chunk, report, write nothing.")] = False,
     as_json: options.Json = False,
     home: options.Home = None,
@@ -58,21 +65,26 @@ def ingest(
     sources = _sources(paths)
     settings = session.settings(home=home, collection=collection, workers=parsers, verbose=verbose)
     if watch:
-        _refuse_with_watch({"--json": as_json, "--dry-run": dry_run, "-": STDIN in paths})
+        _refuse_with_watch({"--json": as_json, "--dry-run": dry_run, "--clusters": clusters, "-": STDIN in paths})
         _follow(settings, sources)
         return
+    if clusters and dry_run:
+        raise InputError("--clusters cannot be combined with --dry-run.", field="clusters", hint="Leave out one of the two.")
     lines = _stdin_lines(settings) if STDIN in paths else None
     with progress.shown() as on_progress:
         ended = interrupt.run(
-            lambda cancelled: _run(settings, sources, lines=lines, prune=prune, dry_run=dry_run, on_progress=on_progress,
-                                   cancelled=cancelled),
+            lambda cancelled: _run(settings, sources, lines=lines, prune=prune, dry_run=dry_run, clusters=clusters,
+                                   on_progress=on_progress, cancelled=cancelled),
             kept="What was published stays; run the same command again to go on.",
             finishing="Stopping after the batch in hand; press Ctrl-C again to leave at once.")
-    report = ended.result
+    report, clustered = ended.result
     if as_json:
-        terminal.print_json(report.to_dict())
+        told = {"clusters": [each.to_dict() for each in clustered]} if clusters else {}
+        terminal.print_json({**report.to_dict(), **told})
     else:
         _tell(report, settings, paths)
+        for each in clustered:
+            print(f"Clusters: {clusters_told(each)}")
     code = exit_code(report, stopped=ended.stopped)
     if code:
         raise typer.Exit(code)
@@ -86,10 +98,14 @@ def exit_code(report: IngestReport, *, stopped: bool) -> int:
     return edge.PARTIAL if report.added + report.changed + report.unchanged else edge.FAILED
 
 
-def _run(settings: Settings, sources: Sequence[str], *, lines: Iterator[str] | None, prune: bool, dry_run: bool,
-         on_progress: OnProgress, cancelled: Callable[[], bool]) -> IngestReport:
+def _run(settings: Settings, sources: Sequence[str], *, lines: Iterator[str] | None, prune: bool, dry_run: bool, clusters: bool,
+         on_progress: OnProgress, cancelled: Callable[[], bool]) -> tuple[IngestReport, list[ClusterReport]]:
     with session.open_kb(settings, create=True) as kb:
-        return kb.ingest(*sources, lines=lines, prune=prune, dry_run=dry_run, on_progress=on_progress, cancelled=cancelled)
+        report = kb.ingest(*sources, lines=lines, prune=prune, dry_run=dry_run, on_progress=on_progress, cancelled=cancelled)
+        if not clusters or report.interrupted:
+            return report, []
+        return report, (kb.update_clusters(on_progress=on_progress, cancelled=cancelled)
+                        or [kb.build_clusters(on_progress=on_progress, cancelled=cancelled)])
 
 
 def _refuse_with_watch(given: Mapping[str, bool]) -> None:

@@ -10,7 +10,23 @@ import typer
 from typer.core import TyperGroup
 from typer.main import get_command, get_group
 
-from rag.cli import ask, bench, collections, config, documents, edge, ingest, keys, mcp, models, options, search, serve, tune
+from rag.cli import (
+    ask,
+    bench,
+    clusters,
+    collections,
+    config,
+    documents,
+    edge,
+    ingest,
+    keys,
+    mcp,
+    models,
+    options,
+    search,
+    serve,
+    tune,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -34,8 +50,8 @@ def _evaluate() -> typer.Typer:
 _LATER: dict[str, Callable[[], typer.Typer]] = {"eval": _evaluate}
 
 
-_ORDER = ("ingest", "ask", "search", "documents", "collections", "serve", "mcp", "keys", "tune", "models", "config", "eval",
-          "bench")
+_ORDER = ("ingest", "ask", "search", "documents", "collections", "clusters", "serve", "mcp", "keys", "tune", "models", "config",
+          "eval", "bench")
 
 
 class Root(TyperGroup):
@@ -95,6 +111,7 @@ app.command(epilog=ask.EXAMPLES, short_help="Answer a question, with citations a
 app.command(epilog=search.EXAMPLES, short_help="Show the passages nearest to a query.")(search.search)
 app.add_typer(documents.app, name="documents")
 app.add_typer(collections.app, name="collections")
+app.add_typer(clusters.app, name="clusters")
 app.command(epilog=serve.EXAMPLES, short_help="Serve questions, searches and uploads over HTTP.")(serve.serve)
 app.command(epilog=mcp.EXAMPLES, short_help="Give agents the tools search and ask.")(mcp.mcp)
 app.add_typer(keys.app, name="keys")

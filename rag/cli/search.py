@@ -31,7 +31,8 @@ def search(
     mode: Annotated[str, typer.Option(
         "--mode", metavar="MODE", autocompletion=complete.modes,
         help="dense finds by meaning; bm25 by words, good for names, numbers and languages other than English; sparse by terms "
-             "that a model weighed in each passage, and some that it added; hybrid fuses several of them.")] = "hybrid",
+             "that a model weighed in each passage, and some that it added; hybrid fuses several of them; clustered shows "
+             "summaries of what many texts say (see `thriftrag clusters`).")] = "hybrid",
     origins: Annotated[str | None, typer.Option(
         "--origins", metavar="A,B", autocompletion=complete.origins,
         help=f"What hybrid fuses, of dense, bm25 and sparse. {options.default('origins')}")] = None,
@@ -60,7 +61,7 @@ def search(
     """
     wanted = checks.query(query)
     most = checks.hits(k) or DEFAULT_K
-    chosen = checks.choice(mode, flag="--mode", known=choices("mode")) or mode
+    chosen = checks.choice(mode, flag="--mode", known=(*choices("mode"), "clustered")) or mode
     condition = as_filter(where)
     settings = session.settings(home=home, collection=collection, verbose=verbose)
     changes = {name: value.lower() for name, value in (

@@ -76,6 +76,16 @@ def delete_some(kb: ThriftRAG, scratch: Path) -> None:
         kb.delete(*wanted)
 
 
+def clustered(scratch: Path) -> None:
+    """After filling: clusters, and then a few more files, so that bringing the clusters up to date has work."""
+    filled(scratch)
+    kb = open_kb(scratch)
+    kb.build_clusters(k=2)
+    for number in range(9, 13):
+        (scratch / "docs" / f"f{number}.txt").write_text(f"File number {number} speaks of herons.", encoding="utf-8")
+    kb.ingest(scratch / "docs")
+
+
 # What stands before, and what is done to it.
 OPERATIONS: dict[str, tuple[Callable[[Path], None], Callable[[ThriftRAG, Path], object]]] = {
     "ingest": (fresh, lambda kb, scratch: kb.ingest(scratch / "docs")),
@@ -83,6 +93,7 @@ OPERATIONS: dict[str, tuple[Callable[[Path], None], Callable[[ThriftRAG, Path], 
     "delete": (filled, delete_some),
     "compact": (thinned, lambda kb, scratch: kb.compact()),
     "rebuild": (thinned, lambda kb, scratch: kb.rebuild()),
+    "clusters": (clustered, lambda kb, scratch: kb.build_clusters(k=2)),
 }
 
 
@@ -170,12 +181,13 @@ def state(scratch: Path) -> dict[str, object]:
     """What a user would see: documents and their texts, what search finds, what verify says; and files left over."""
     kb = open_kb(scratch)
     if not kb.exists():
-        return {"documents": {}, "found": [], "problems": [], "orphans": []}
+        return {"documents": {}, "found": [], "problems": [], "orphans": [], "clustered": 0}
     with closing(Snapshot(kb.folder)) as snapshot:
         named = {segment.name for segment in snapshot.segments}
     return {"documents": {d.source.rpartition("/")[2]: kb.document(d.id).text for d in kb.documents()},
             "found": sorted(hit.chunk.source.rpartition("/")[2] for hit in kb.search("otters", k=50)),
             "problems": kb.verify(),
+            "clustered": sum(len(cluster.rows) for each in kb.clusterings() for cluster in each.clusters),
             "orphans": sorted(path.name for path in (kb.folder / store.SEGMENTS).iterdir() if path.name not in named)}
 
 

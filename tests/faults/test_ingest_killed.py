@@ -18,7 +18,7 @@ from tests.fakes import ScriptedReader, WordEncoder
 from tests.faults.kill_everywhere import OPERATIONS
 
 # Points between two kills: 1 takes minutes. Odd, so that both ends of calls that count twice are met.
-STRIDE = {"ingest": 13, "update": 11, "delete": 3, "compact": 3, "rebuild": 3}
+STRIDE = {"ingest": 13, "update": 11, "delete": 3, "compact": 3, "rebuild": 3, "clusters": 5}
 
 
 def kb_of(home: Path) -> ThriftRAG:
@@ -53,6 +53,7 @@ def test_killed_at_any_write_nothing_is_lost_and_a_rerun_completes(tmp_path: Pat
         for name, text in found["documents"].items():
             assert text in (before["documents"].get(name), after["documents"].get(name)), (at, name)
         assert before["documents"].keys() & after["documents"].keys() <= found["documents"].keys(), at
+        assert found["clustered"] in (before["clustered"], after["clustered"]), at
         assert point["rerun"] == after, at
 
 

@@ -14,6 +14,8 @@ from typer.testing import CliRunner
 
 from eval import bench, bench_all
 from indexers.backup import Manifest
+from indexers.clusters import Clustering, Group, Plan
+from indexers.clusters_build import Report as ClusterReport
 from rag.cli import session
 from rag.cli.root import app
 from rag.conversation import Turn
@@ -39,7 +41,9 @@ from rag.types import (
     TermMatch,
     no_progress,
 )
+from retrievers.clustered import Shown
 
+CLUSTERING = Clustering(Plan(), "s1", "words@1", "2024-05-01T00:00:00Z", {"": Group("", 12, 0.3)}, ())
 GOLDEN = Path(__file__).parent.parent / "golden" / "cli"
 RECEIPT = Receipt(
     budget_tokens=256, context_tokens=231, prompt_tokens=312, completion_tokens=18, cached_tokens=40, llm_calls=1,
@@ -119,6 +123,28 @@ class FakeKB:
         self._called("ingest", paths=paths, lines=None if lines is None else list(lines), prune=prune, dry_run=dry_run)
         on_progress(Progress("encode", 1, 2))
         return self.report.with_(dry_run=dry_run)
+
+    def build_clusters(self, group_by: str = "", *, on_progress: OnProgress = no_progress,
+                       cancelled: Callable[[], bool] = lambda: False, **plan: object) -> ClusterReport:
+        self._called("build_clusters", group_by=group_by, **plan)
+        on_progress(Progress("summarise", 1, 2, "clusters"))
+        return ClusterReport(groups=1, clusters=2, texts=12, divided=1, refreshed=2, seconds=0.4)
+
+    def update_clusters(self, *, on_progress: OnProgress = no_progress,
+                        cancelled: Callable[[], bool] = lambda: False) -> list[ClusterReport]:
+        self._called("update_clusters")
+        return []
+
+    def clusterings(self) -> list[Clustering]:
+        self._called("clusterings")
+        return [CLUSTERING]
+
+    def clusters(self, name: str = "all", *, group: str | None = None) -> tuple[Clustering, list[Shown]]:
+        self._called("clusters", which=name, group=group)
+        return CLUSTERING, [Shown("", 1, 4, 12, ("noise", "kettle"), "extractive", "It is loud.", ("d1-0-aa",))]
+
+    def delete_clusters(self, name: str) -> None:
+        self._called("delete_clusters", which=name)
 
     def watch(self, *paths: str, on_report: Callable[[IngestReport], None], on_progress: OnProgress = no_progress,
               cancelled: Callable[[], bool] = lambda: False) -> None:

@@ -46,6 +46,7 @@ def test_the_tree_is_the_contract() -> None:
         "ingest", "ask", "search", "documents list", "documents show", "documents delete", "collections list",
         "collections info", "collections verify", "collections rebuild", "collections compact", "collections delete",
         "collections export", "collections import",
+        "clusters build", "clusters list", "clusters show", "clusters delete",
         "serve", "mcp", "keys create", "keys list", "keys revoke", "models list", "models pull", "models verify", "config", "bench",
         "tune"}
 
