@@ -8,7 +8,7 @@ SAMPLE := eval/data/sample
 ASK := $(BIN)/thriftrag ask --collection sample --budget 256
 export PIP_ROOT_USER_ACTION := ignore
 
-.PHONY: help quickstart test check lint types lock bench frontier clean
+.PHONY: help quickstart test check lint types lock bench frontier screenshots clean
 
 help:  ## this list
 	@grep -hE '^[a-z]+:.*##' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "make %-12s %s\n", $$1, $$2}'
@@ -31,6 +31,8 @@ test: .venv/.all  ## create what it needs and run the whole suite
 	$(BIN)/thriftrag models pull all-minilm-l6-v2 qwen2.5-coder-0.5b-instruct qwen2.5-coder-1.5b-instruct
 	$(BIN)/ruff check .
 	$(BIN)/mypy
+	@$(BIN)/python -m api.web.browser || $(BIN)/playwright install --only-shell chromium || \
+	  echo 'The tests of the web page are skipped: they need a Chromium.'
 	$(BIN)/python -m pytest
 
 check: .venv/.all lint types  ## the fast checks alone
@@ -57,6 +59,9 @@ frontier: .venv/.all  ## the frontier report of docs/frontier: make frontier DAT
 	  --limit 1000 --sample 150 --model qwen2.5-coder-0.5b-instruct --out runs/frontier-0.5b
 	$(BIN)/thriftrag eval run $(FRONTIER_SETS:%=$(DATA)/%) --systems $(FRONTIER_SYSTEMS) --budgets 64,128,256,512,1024 \
 	  --limit 60 --model qwen2.5-coder-1.5b-instruct --out runs/frontier-1.5b
+
+screenshots: .venv/.all  ## the pictures of docs/page, from a real server and a real reader; SUMMARY=runs/x/summary.json adds the frontier
+	$(BIN)/python -m api.web.screenshots $(if $(SUMMARY),--summary $(SUMMARY))
 
 lock: .venv/.all  ## refresh constraints.txt to the newest versions that fit pyproject.toml
 	$(BIN)/uv pip compile pyproject.toml --extra all --extra peers --extra dev --universal --python-version 3.11 --upgrade \

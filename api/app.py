@@ -19,7 +19,7 @@ from api import logs, openai_errors
 from api.edge import Edge
 from api.errors import BadRequest, Later, MethodRefused, NotFound, status_of
 from api.problems import problem
-from api.routes import ask, chat, collections, documents, health, jobs, models, records, search
+from api.routes import ask, chat, collections, documents, facts, health, jobs, models, page, records, search
 from api.schemas.responses import ANSWER_EXAMPLE, ERROR_EXAMPLES, error_example
 from api.service import Service
 from api.stream import Gone
@@ -27,7 +27,8 @@ from api.strict import refused, scope_of
 from rag import __version__
 from rag.errors import RagError
 
-_ROUTERS = tuple(module.router for module in (ask, chat, models, search, collections, documents, jobs, records, health))
+_ROUTERS = tuple(module.router for module in (
+    ask, chat, models, search, collections, documents, jobs, records, facts, health, page))
 Handler = Callable[[Request, Exception], Coroutine[Any, Any, Response]]
 _ABOUT = """Answers questions from your own documents within a hard token budget, with citations and a receipt for each.
 

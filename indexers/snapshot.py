@@ -153,6 +153,10 @@ class Snapshot:
         return [_chunk(record) for document_id in document_ids
                 for record in self._all(f"{_CHUNK} WHERE d.id = ? ORDER BY c.ordinal", [document_id])]
 
+    def chunk(self, chunk_id: str) -> Chunk | None:
+        """The chunk of this id, if there is one."""
+        return next((_chunk(record) for record in self._all(f"{_CHUNK} WHERE c.id = ?", [chunk_id])), None)
+
     def all_chunks(self, *, batch: int = 512) -> Iterator[list[Chunk]]:
         """Every live chunk in row order."""
         last = -1

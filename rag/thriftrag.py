@@ -318,6 +318,11 @@ class ThriftRAG:
         with self._stored() as snapshot:
             return snapshot.chunks_of(document_ids)
 
+    def chunk(self, chunk_id: str) -> Chunk | None:
+        """The passage of this id, as traces and citations name it, if there is one."""
+        with self._stored() as snapshot:
+            return snapshot.chunk(chunk_id)
+
     def delete(self, *documents: str) -> int:
         """Forgets documents by id or source, all or none; from then on no search finds them.
 

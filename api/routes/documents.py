@@ -7,11 +7,12 @@ from typing import Annotated
 from fastapi import APIRouter, Query, Request, Response
 from starlette.requests import ClientDisconnect
 
+from api.errors import NotFound
 from api.jobs import new_id
 from api.responses import as_json
 from api.schemas import responses
 from api.stream import Gone
-from api.strict import Caller, StrictRoute, scope, service_of
+from api.strict import Caller, StrictRoute, scope, service_of, shown
 from api.uploads import FIELD, Receiving, boundary_of
 from rag.types import Document
 
@@ -81,6 +82,22 @@ async def show_document(request: Request, name: str, document_id: str, caller: C
     """By id or source. Citations point into `text`: `quote == text[start:end]`, in Unicode code points."""
     service = service_of(request)
     return as_json(await service.upkeep.run(lambda: _facts(service.shelf.open(caller, name).document(document_id))))
+
+
+@router.get("/v1/collections/{name}/chunks/{chunk_id:path}", summary="Show a passage", response_class=Response, responses={
+    **responses.success(responses.Chunk, "The passage, and where it stands."), **responses.errors(404, 422)})
+@scope("read")
+async def show_chunk(request: Request, name: str, chunk_id: str, caller: Caller) -> Response:
+    """By the id that a trace, a citation or a search names. `start` and `end` count code points of the document's text, `sentences`
+    those of `text`."""
+    service = service_of(request)
+    found = await service.upkeep.run(lambda: service.shelf.open(caller, name).chunk(chunk_id))
+    if found is None:
+        raise NotFound(f"There is no passage {shown(chunk_id)}.", field="chunk_id", code="chunk_missing",
+                       hint="It may have been replaced since: ask again.")
+    return as_json({"id": found.id, "doc_id": found.doc_id, "ordinal": found.ordinal, "source": found.source, "title": found.title,
+                    "heading": found.heading, "page": found.page, "start": found.span[0], "end": found.span[1],
+                    "tokens": found.tokens, "sentences": [list(span) for span in found.sentences], "text": found.text})
 
 
 @router.delete("/v1/collections/{name}/documents/{document_id:path}", summary="Delete a document", response_class=Response,

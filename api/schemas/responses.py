@@ -125,6 +125,21 @@ class Document(BaseModel):
     text: str
 
 
+class Chunk(BaseModel):
+    id: str
+    doc_id: str
+    ordinal: int
+    source: str
+    title: str
+    heading: str
+    page: int | None
+    start: int
+    end: int
+    tokens: int
+    sentences: list[tuple[int, int]]
+    text: str
+
+
 class Job(BaseModel):
     id: str
     collection: str
@@ -147,6 +162,82 @@ class Usage(BaseModel):
     group_by: list[str]
     rows: list[dict[str, Any]]
     total: dict[str, Any]
+
+
+class AskFacts(BaseModel):
+    budget_tokens: int
+    max_budget_tokens: int
+    max_cost_usd: float | None
+    deadline_s: float
+    max_deadline_s: float
+    selector: str
+    selectors: list[str]
+    models: list[str] = Field(description="Readers that a request may name, the default first.")
+    max_question_chars: int
+    answer_tokens: int = Field(description="Most tokens that an answer may have.")
+    instruction_chars: int = Field(description="Characters of the prompt around context and question.")
+    naive_k: int = Field(description="Passages in the rank-order fill that savings are counted against.")
+
+
+class Prices(BaseModel):
+    prompt: float = Field(description="US dollars per million tokens, as the others but `kwh`.")
+    cached: float
+    completion: float
+    kwh: float = Field(description="US dollars per kWh, for models that run on the server.")
+
+
+class UploadFacts(BaseModel):
+    files: int
+    mb: int
+    file_mb: int
+
+
+class CallerFacts(BaseModel):
+    name: str
+    scopes: list[str]
+    collections: list[str] = Field(description="Those that the key may use; empty means all.")
+    needed: bool = Field(description="Whether this server asks for keys.")
+
+
+class Settings(BaseModel):
+    version: str
+    collection: str = Field(description="Where a request looks that names none.")
+    ask: AskFacts
+    prices: Prices
+    upload: UploadFacts
+    key: CallerFacts
+
+
+class FrontierPoint(BaseModel):
+    budget: int | None = Field(description="Null where no budget binds.")
+    tokens: float = Field(description="Of context, a question.")
+    f1: float = Field(description="In percent.")
+    f1_ci: tuple[float, float] | None
+    n: int
+
+
+class FrontierCurve(BaseModel):
+    system: str
+    points: list[FrontierPoint]
+
+
+class FrontierGroup(BaseModel):
+    name: str
+    curves: list[FrontierCurve]
+
+
+class Frontier(BaseModel):
+    kind: Literal["evaluation", "tuning"]
+    made: str
+    reader: str | None
+    command: str | None
+    recommended: dict[str, Any] | None
+    groups: list[FrontierGroup]
+
+
+class Frontiers(BaseModel):
+    tuning: Frontier | None = Field(description="From `thriftrag tune`, on questions from this collection's own documents.")
+    evaluation: Frontier | None = Field(description="From the last `thriftrag eval run`.")
 
 
 class Feedback(BaseModel):

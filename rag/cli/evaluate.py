@@ -85,9 +85,10 @@ def run_(
 ) -> None:
     """Answer every question with every system at every budget, and sum up quality and cost.
 
-    Writes results.jsonl, summary.json, summary.md, report.html and plots. What is in the folder already is not computed
-    again, and reader calls that any run made before cost nothing. Exits 3 if some questions failed.
+    Writes results.jsonl, summary.json, summary.md, report.html and plots; the page of `serve` shows the frontier. What is in the
+    folder already is not computed again, and reader calls that any run made before cost nothing. Exits 3 if some questions failed.
     """
+    from eval import last
     from eval.peers import PEERS, require
     from eval.runner import Plan, run
 
@@ -108,6 +109,8 @@ def run_(
                 judge=None if judge is None else lambda: _open_reader(replace(settings, reader=judge), prefix_cache=True)),
             kept=f"The results so far are in {out}; run the same command again to go on.",
             finishing="Stopping after the questions in hand; press Ctrl-C again to leave at once.").result
+    if outcome.report is not None:
+        last.keep(settings.home / last.EVALUATION, last.of_summary(outcome.summary))
     _tell_run(outcome, opener, out, as_json=as_json)
     if outcome.stopped:
         raise typer.Exit(edge.INTERRUPTED)

@@ -64,6 +64,6 @@ def _announce(address: str, home: Path, service: Service, *, as_json: bool) -> N
         terminal.print_json({"url": address, "home": str(home), "keys": service.asks_for_keys()})
         terminal.flush()
         return
-    print(f"ThriftRAG serves {home} at {address}; Ctrl-C ends it.", file=sys.stderr)
+    print(f"ThriftRAG serves {home} at {address}; Ctrl-C ends it. Open {address}/ in a browser for its page.", file=sys.stderr)
     if not service.asks_for_keys():
         print("Anybody on this machine may call it: there are no API keys.", file=sys.stderr)

@@ -94,6 +94,7 @@ def tune(
         from eval.tune.plot import save
 
         save(plot, found.rows, found.recommendation)
+    _keep(found, settings, folder)
     applied = _apply(found.recommendation, settings, folder) if apply and found.recommendation is not None else None
     if as_json:
         terminal.print_json({"collection": settings.collection, **found.to_dict(),
@@ -164,6 +165,16 @@ def _review(file: Path) -> None:
         review(read(file), save=lambda changed: write(file, changed))
     except typer.Abort:  # Ctrl-C, or the end of stdin
         raise edge.Stopped(f"What you answered is in {file}; --review goes on from there.") from None
+
+
+def _keep(found: Found, settings: Settings, folder: Path) -> None:
+    """For the page of a server, which shows it."""
+    from eval import last
+
+    if any(row.f1 is not None for row in found.rows):
+        sentence = None if found.recommendation is None else found.recommendation.sentence
+        last.keep(folder / last.TUNING, last.of_tuning(found.to_dict(), collection=settings.collection, reader=settings.reader,
+                                                       sentence=sentence))
 
 
 def _apply(recommendation: Recommendation, settings: Settings, folder: Path) -> Path:
