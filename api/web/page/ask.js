@@ -4,7 +4,7 @@ import { resultCard, run } from "/page/answer.js";
 import { byId, empty, h, show } from "/page/dom.js";
 import { count, percent, plural, seconds, usd } from "/page/numbers.js";
 import { measured, most, naive, nearest, steps } from "/page/price.js";
-import { changes, chosen, may, state } from "/page/state.js";
+import { changes, chosen, may, settled, state } from "/page/state.js";
 import { trace } from "/page/trace.js";
 
 const PARTS = ["question", "budget", "price", "hint", "selector", "model", "deadline", "filters", "compare", "cancel", "submit", "progress", "results"];
@@ -68,12 +68,13 @@ export function startAsk() {
   byId("ask-form").addEventListener("submit", async (event) => {
     event.preventDefault();
     if (running) return;
-    const body = asked(on, { budget: budget(), maxCost: Number(maxCost.value) });
-    if (body === null) return;
     running = new AbortController();
-    on.submit.disabled = true;
-    on.cancel.hidden = false;
     try {
+      await settled();
+      const body = asked(on, { budget: budget(), maxCost: Number(maxCost.value) });
+      if (body === null) return;
+      on.submit.disabled = true;
+      on.cancel.hidden = false;
       const answer = await both(on, body, running.signal);
       const row = answer?.receipt;
       if (row?.prompt_tokens > row?.context_tokens) instructions = Math.max(0, row.prompt_tokens - row.context_tokens - Math.ceil(body.question.length / 4));

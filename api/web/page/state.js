@@ -17,8 +17,20 @@ export function chosen() {
   return state.collections.find((one) => one.name === state.collection) ?? null;
 }
 
+let reading = Promise.resolve();
+
 /** Reads everything anew. Never throws: `state.failure` has what went wrong. */
-export async function refresh(name = state.collection || sessionStorage.getItem(CHOSEN) || "") {
+export function refresh(name = state.collection || sessionStorage.getItem(CHOSEN) || "") {
+  reading = read(name);
+  return reading;
+}
+
+/** When what was last asked for is there. */
+export function settled() {
+  return reading;
+}
+
+async function read(name) {
   try {
     state.collections = (await call("GET", path("collections"))).collections;
     const known = (wanted) => state.collections.some((one) => one.name === wanted);
