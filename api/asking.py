@@ -23,6 +23,7 @@ T = TypeVar("T")
 Tell = Callable[[str, dict[str, object]], None]
 # From here on the reader has been paid, so the answer is finished and billed even when nobody waits.
 _PAID = ("generate", "check")
+_FRESH: Mapping[str, object] = {"memory": "off", "answer_cache": "off"}
 
 
 class Abandoned(Exception):
@@ -44,6 +45,7 @@ class Question:
     answer_tokens: int | None = None    # the longest answer, where it is not the setting's
     rewriter: str | None = None
     history: tuple[Turn, ...] = ()
+    memory: bool = True
     arrived: float = field(default_factory=time.monotonic)
 
 
@@ -90,7 +92,8 @@ def answer(kb: ThriftRAG, question: Question, *, books: Books, cancelled: thread
         if left is not None and left <= 0:
             raise DeadlineExceeded(f"The deadline of {question.deadline_s:g} s passed while the question waited in line.",
                                    hint="Allow more time with deadline_s, or try again when the server is less busy.")
-        changes: dict[str, object] = {} if question.answer_tokens is None else {"reader_max_tokens": question.answer_tokens}
+        changes = {**({} if question.memory else _FRESH),
+                   **({} if question.answer_tokens is None else {"reader_max_tokens": question.answer_tokens})}
         if question.rewriter:
             changes["rewriter"] = question.rewriter
         return kb.ask(question.text, budget=question.budget_tokens, max_cost=question.max_cost_usd, deadline=left,

@@ -34,12 +34,16 @@ class Metrics:
         self.refused = Counter("thriftrag_refused", "Requests refused, by code.", ("code",), registry=self.registry)
         self.violations = Counter("thriftrag_budget_violations", "Contexts over their budget: a defect.", registry=self.registry)
         self.streams = Gauge("thriftrag_streams", "Event streams open now.", registry=self.registry)
+        self.triggers = Counter("thriftrag_trigger", "Decisions whether memory answers or the index is searched, by rule.",
+                                ("decision", "rule"), registry=self.registry)
         for kind in ("prompt", "completion", "cached", "saved"):
             self.tokens.labels(kind)
         self.registry.register(_Standing(list(lanes), jobs))
 
     def stage(self, step: Step) -> None:
         self.stage_seconds.labels(step.stage).observe(step.seconds)
+        if step.stage == "trigger":
+            self.triggers.labels(str(step.facts.get("decision", "")), str(step.facts.get("rule", ""))).inc()
 
     def answered(self, answer: Answer) -> None:
         """Counts what an answer took."""

@@ -145,6 +145,7 @@ class Shelf:
                 return found.kb
         kb = cast(_Shared, _Shared.open(collection, create=False, settings=overridden(settings, {"reader": reader})))
         kb.share(self.models, reader)
+        kb.tenant = key.tenant
         with self._lock:
             self._open[place] = Opened(kb, stamp)
             self._open.move_to_end(place)

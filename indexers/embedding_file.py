@@ -1,4 +1,5 @@
-"""The file behind the embedding cache: opening and making it, what its errors mean, and values that prove themselves.
+"""The files behind the embedding cache and the reservoir: opening and making them, what their errors mean, and values that prove
+themselves.
 
 SQLite keeps no checksums of its pages, so each vector is sealed with a crc32 over its key and itself: a flipped bit, or a key
 that leads to another vector, is found when it is read.
@@ -9,6 +10,7 @@ from __future__ import annotations
 import sqlite3
 import time
 import zlib
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
@@ -29,54 +31,65 @@ _REFUSED = {sqlite3.SQLITE_FULL, sqlite3.SQLITE_IOERR, sqlite3.SQLITE_READONLY, 
             sqlite3.SQLITE_AUTH, sqlite3.SQLITE_NOMEM}
 
 
+@dataclass(frozen=True, slots=True)
+class Kind:
+    """One sort of file: what it is called, with its article, how it is told from others, and what makes its tables."""
+
+    name: str
+    application_id: int
+    format: int
+    schema: tuple[str, ...]
+
+
 class Newer(Exception):
     """The file is ours, of a format that this version does not know."""
 
 
-def connect(path: Path) -> sqlite3.Connection:
-    """An open file of our format, made where there is none.
+def connect(path: Path, kind: Kind | None = None) -> sqlite3.Connection:
+    """An open file of our format, made where there is none; an embedding cache unless another kind is named.
 
     Raises:
         sqlite3.Error: it is none of ours, damaged, or the disk refuses. Newer: it is of a newer format.
     """
+    kind = Kind("an embedding cache", APPLICATION_ID, FORMAT, _SCHEMA) if kind is None else kind
     db = sqlite3.connect(path, timeout=_WAIT_S, isolation_level=None, check_same_thread=False)
     try:
         db.text_factory = bytes         # a damaged file may say that a vector is text
-        _check(db)
+        _check(db, kind)
         if not _tables(db):             # afterwards they would write, or do nothing
             db.execute(f"PRAGMA page_size={_PAGE}")
             db.execute("PRAGMA auto_vacuum=INCREMENTAL")
         _settled(db, "PRAGMA journal_mode=WAL")
         db.execute("PRAGMA synchronous=NORMAL")
         db.execute(f"PRAGMA journal_size_limit={64 << 20}")
-        _make(db)
+        _make(db, kind)
     except BaseException:
         db.close()
         raise
     return db
 
 
-def _check(db: sqlite3.Connection) -> None:
+def _check(db: sqlite3.Connection, kind: Kind) -> None:
     """Before anything is written: the file is ours, or has nothing in it yet."""
     # One statement, one state: another process may be making the tables.
     application, version, tables = db.execute(
         "SELECT application_id, user_version, (SELECT count(*) FROM sqlite_master) FROM pragma_application_id, pragma_user_version"
     ).fetchone()
-    if application != APPLICATION_ID and (application or tables):
-        raise sqlite3.DatabaseError("it is no embedding cache")
-    if application and version < FORMAT:
+    if application != kind.application_id and (application or tables):
+        raise sqlite3.DatabaseError(f"it is no {kind.name.split(maxsplit=1)[1]}")
+    if application and version < kind.format:
         raise sqlite3.DatabaseError(f"its format {version} is no longer read")
-    if application and version > FORMAT:
-        raise Newer(f"its format {version} is newer than {FORMAT}, which this version reads")
+    if application and version > kind.format:
+        raise Newer(f"its format {version} is newer than {kind.format}, which this version reads")
 
 
-def _make(db: sqlite3.Connection) -> None:
+def _make(db: sqlite3.Connection, kind: Kind) -> None:
     """The tables, in a file that has none; another process may be making them at the same time."""
     if _tables(db):
         return
     db.execute("BEGIN IMMEDIATE")
     if not _tables(db):
-        for statement in (*_SCHEMA, f"PRAGMA application_id={APPLICATION_ID}", f"PRAGMA user_version={FORMAT}"):
+        for statement in (*kind.schema, f"PRAGMA application_id={kind.application_id}", f"PRAGMA user_version={kind.format}"):
             db.execute(statement)
     db.execute("COMMIT")
 

@@ -113,8 +113,25 @@ class Snapshot:
 
     def chunks(self, rows: Sequence[int]) -> list[Chunk]:
         """The chunks of these rows, in the order given."""
-        found = {record[0]: _chunk(record) for record in self._of_rows(_CHUNK, rows)}
+        found = self.known(rows)
         return [found[int(row)] for row in rows]
+
+    def known(self, rows: Sequence[int]) -> dict[int, Chunk]:
+        """The chunks of those of these rows that live."""
+        return {record[0]: _chunk(record) for record in self._of_rows(_CHUNK, rows)}
+
+    def rows_of(self, chunk_ids: Sequence[str]) -> dict[str, int]:
+        """The rows of those of these chunks that live, by id."""
+        found: dict[str, int] = {}
+        for start in range(0, len(chunk_ids), 500):
+            piece = chunk_ids[start:start + 500]
+            found.update(self._all(f"SELECT id, row FROM chunks WHERE id IN ({', '.join('?' * len(piece))})", piece))
+        return found
+
+    @property
+    def next_row(self) -> int:
+        """The row that the next new chunk gets; rows are given in order and never twice."""
+        return int(self.meta["next_row"])
 
     def fields(self, rows: Sequence[int]) -> list[dict[str, FieldValue]]:
         """What filters can ask about the document of each row, in the order given: see `store.fields_of`."""

@@ -39,6 +39,11 @@ def possible(clusters: Clustered | None, settings: Settings) -> bool:
     return clusters is not None and settings.clustered != "off" and clusters.there
 
 
+def asks_of_all(clusters: Clustered | None, question: str, settings: Settings) -> bool:
+    """Whether a question has the form of those that may be answered from summaries, where there are any."""
+    return possible(clusters, settings) and (settings.clustered == "always" or overall.form_of(question) != "none")
+
+
 def state(clusters: Clustered | None, settings: Settings) -> tuple[object, ...]:
     """What decides about the way, beside the question."""
     if clusters is None or not possible(clusters, settings):

@@ -8,7 +8,7 @@ estimates and the receipt says so.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 from rag.errors import CostExceeded
 from rag.settings import Settings
@@ -43,9 +43,11 @@ def affordable_context(*, max_cost: float, fixed_tokens: int, settings: Settings
 
 
 def receipt(usage: Usage, *, settings: Settings, local: bool, exact_tokens: bool, counted: bool, budget_tokens: int,
-            context_tokens: int, naive_tokens: int, model: str, seconds: Mapping[str, float], encoder_s: float) -> Receipt:
+            context_tokens: int, naive_tokens: int, model: str, seconds: Mapping[str, float], encoder_s: float,
+            guessed: Sequence[str] = ()) -> Receipt:
     """`exact_tokens`: our tokenizer is the reader's. `counted`: the reader counted prompt and completion itself, or was not asked.
-    `encoder_s`: seconds of encoder work on this machine. `naive_tokens` and `usage.prompt_tokens` count whole prompts."""
+    `guessed`: further fields that are no measurements. `encoder_s`: seconds of encoder work on this machine. `naive_tokens` and
+    `usage.prompt_tokens` count whole prompts."""
     here = energy_wh(encoder_s + (usage.llm_seconds if local else 0.0), watts=settings.power_watts)
     there = 0.0 if local else energy_wh(usage.llm_seconds, watts=settings.server_power_watts)
     kwh = (here + there) / 1000
@@ -57,6 +59,7 @@ def receipt(usage: Usage, *, settings: Settings, local: bool, exact_tokens: bool
         estimates.extend(("context_tokens", "naive_tokens", "saved_tokens"))
     if not counted:
         estimates.extend(("prompt_tokens", "completion_tokens"))
+    estimates.extend(name for name in guessed if name not in estimates)
     return Receipt(
         budget_tokens=budget_tokens, context_tokens=context_tokens, prompt_tokens=usage.prompt_tokens,
         completion_tokens=usage.completion_tokens, cached_tokens=usage.cached_tokens, llm_calls=usage.llm_calls,

@@ -1,6 +1,6 @@
 """Question to answer: the only place where stages meet. Each adds one step with its time and facts to the trace.
 
-    rewrite -> retrieve -> filter -> select -> render -> generate -> check -> receipt
+    trigger -> rewrite -> retrieve -> filter -> select -> render -> generate -> check -> receipt
 """
 
 from __future__ import annotations
@@ -26,7 +26,9 @@ from rag.conversation import Turn
 from rag.errors import DeadlineExceeded, QuestionTooLong
 from rag.filters import Filter
 from rag.llm import Generation, Message, Reader
+from rag.memory import Memory, Recalled, Stored
 from rag.pooling import Recent, SentenceVectors, pooled
+from rag.recall import Asking
 from rag.settings import Settings
 from rag.types import (
     Answer,
@@ -78,6 +80,10 @@ class _Run:
     asked: rewriting.Asked = field(init=False)
     silent: bool = False            # the reader is not to be asked
     rewrite_s: float = 0.0
+    recalled: Recalled | None = None
+    pool: Pool | None = None        # what was chosen from, less what the knowledge filter dropped
+    read: Pool | None = None        # the same where the index gave it
+    guessed: tuple[str, ...] = ()   # fields of the receipt that are no measurements here
 
     def __post_init__(self) -> None:
         self.asked = rewriting.Asked(self.question, self.question)
@@ -142,6 +148,7 @@ class Pipeline:
     recent: Recent[_Found] = field(default_factory=lambda: Recent(0))
     cross: CrossEncoder | None = None
     clusters: Clustered | None = None
+    memory: Memory | None = None
 
     def ask(self, question: str, *, budget: Budget, hooks: Hooks = Hooks(), where: Filter | None = None,
             history: Sequence[Turn] = ()) -> Answer:
@@ -153,11 +160,14 @@ class Pipeline:
         """
         run = self._run(question, budget, hooks, where, history=history)
         limit = self._context_limit(run)
+        self._recall(run, limit)
+        if run.recalled is not None and run.recalled.answer is not None:
+            return self._repeated(run, run.recalled.answer)
         extracts, naive, reason = self._choose(run, limit)
         if reason:
             shown = render(extracts, counter=self.reader.tokenizer, budget=limit) if extracts else EMPTY
             return self._finish(run, EMPTY, naive=naive, verdict="abstained", reason=reason, shown=shown)
-        return self._answer(run, extracts, limit, naive=naive)
+        return self._remembered(run, limit, self._answer(run, extracts, limit, naive=naive))
 
     def context(self, question: str, *, budget: Budget, extracts: Sequence[Extract] | None = None, hooks: Hooks = Hooks(),
                 where: Filter | None = None, history: Sequence[Turn] = ()) -> Prepared:
@@ -167,6 +177,7 @@ class Pipeline:
         limit = self._context_limit(run)
         naive, reason = 0, None
         if extracts is None:
+            self._recall(run, limit)
             extracts, naive, reason = self._choose(run, limit)
         since = time.monotonic()
         context = render(extracts, counter=self.reader.tokenizer, budget=limit) if extracts else EMPTY
@@ -176,9 +187,24 @@ class Pipeline:
                         encoder_passes=run.usage.encoder_passes, seconds=_seconds(run), trace=tuple(run.steps))
 
     def _choose(self, run: _Run, limit: int) -> tuple[tuple[Extract, ...], int, str | None]:
-        """The choice, what the naive prompt would have cost, and why it is not to be read, or None."""
+        """The choice, what the naive prompt would have cost, and why it is not to be read, or None. Where memory has nothing to
+        read after all, the index is searched."""
+        recalled = run.recalled
+        if recalled is not None and recalled.found is not None and recalled.pool is not None:
+            run.guessed = ("naive_tokens", "saved_tokens")
+            naive = 0 if recalled.past is None else recalled.past.naive_tokens
+            chosen = self._chosen(run, _Found(list(recalled.found.hits), recalled.pool, naive, recalled.found,
+                                              SecondLook(recalled.found)), limit)
+            if chosen[2] is None:
+                return chosen
+            run.guessed = ()
         found = self._read(run, self._found(run))
         run.overall = found.clustered.summaries is not None
+        chosen = self._chosen(run, found, limit)
+        run.read = None if run.overall else run.pool or found.pool
+        return chosen
+
+    def _chosen(self, run: _Run, found: _Found, limit: int) -> tuple[tuple[Extract, ...], int, str | None]:
         reason = self._filter(run, found)
         if reason:
             return (), found.naive_tokens, reason
@@ -220,6 +246,37 @@ class Pipeline:
     def _limits(self, run: _Run) -> rewriting.Limits:
         fixed = 0 if run.budget.cost_usd is None else self.reader.prompt_tokens(prompts.build(run.asked.told, ""))
         return rewriting.Limits(run.deadline, run.hooks.cancelled, run.budget.cost_usd, fixed)
+
+    def _recall(self, run: _Run, limit: int) -> None:
+        """What memory has, and the decision that follows from it, where memory is asked at all."""
+        if self.memory is None or clustered_route.asks_of_all(self.clusters, run.asked.search, self.settings):
+            return
+        since = time.monotonic()
+        recalled = run.recalled = self.memory.recall(self._asking(run, limit))
+        self._spend(run, encoder_passes=recalled.passes, since=since)
+        verdict = recalled.verdict
+        run.step("trigger", since, decision=verdict.decision, why=verdict.why, **recalled.facts)
+
+    def _remembered(self, run: _Run, limit: int, answer: Answer) -> Answer:
+        """The answer, when what it took from the index has been kept."""
+        if self.memory is not None and run.recalled is not None and run.read is not None:
+            self.memory.remember(self._asking(run, limit), run.recalled, pool=run.read, answer=answer)
+        return answer
+
+    def _repeated(self, run: _Run, stored: Stored) -> Answer:
+        if run.hooks.on_token is not None:
+            run.hooks.on_token(stored.text)
+        return self._finish(run, EMPTY, naive=stored.naive_tokens, verdict="answered", reason=stored.reason, text=stored.text,
+                            cited=stored.citations)
+
+    def asking(self, question: str, *, where: Filter | None = None) -> Asking:
+        """A question as memory takes it, for fitting and inspecting: under no budget."""
+        return self._asking(self._run(question, Budget(1), Hooks(), where, silent=True), 1)
+
+    def _asking(self, run: _Run, limit: int) -> Asking:
+        return Asking(run.asked.search, self.searcher, self.vectors, self.reader.tokenizer, self.settings, self.reader.name, limit,
+                      self.cross if self.settings.selector in BY_CHANCE else None, run.where, told=run.asked.told,
+                      way=(self._quiet(run).rewriter, *clustered_route.state(self.clusters, self.settings)))
 
     def _context_limit(self, run: _Run) -> int:
         """The context budget after the reader's window and the caller's money are taken into account."""
@@ -357,6 +414,7 @@ class Pipeline:
         chances = relevance.chances(pool) if settings.selector in BY_CHANCE and not run.overall else None
         if chances is not None and settings.filter_below:
             pool = filtered(pool, chances, below=settings.filter_below, floor=settings.filter_floor)
+        run.pool = pool
         selector = SELECTORS[self.settings.selector] if not run.overall else clustered_route.selector(found.clustered)
         selection = selector(pool, budget=limit, render=lambda extracts: render(extracts, counter=self.reader.tokenizer),
                              stop=run.halfway(), watch=run.hooks.on_search)
@@ -456,7 +514,7 @@ class Pipeline:
         receipt = ledger.receipt(
             run.usage, settings=self.settings, local=self.reader.local, exact_tokens=self.reader.tokenizer.exact,
             counted=run.counted, budget_tokens=run.budget.context_tokens, context_tokens=context.tokens,
-            naive_tokens=naive, model=self.reader.name, seconds=_seconds(run), encoder_s=run.encoder_s)
+            naive_tokens=naive, model=self.reader.name, seconds=_seconds(run), encoder_s=run.encoder_s, guessed=run.guessed)
         return Answer(id=uuid.uuid4().hex, question=run.question, text=text, verdict=verdict, reason=reason,
                       citations=tuple(cited), receipt=receipt, snapshot=self.searcher.snapshot.id,
                       config=self.settings.config_hash(), trace=tuple(run.steps), context=shown or context)
@@ -472,7 +530,11 @@ _PROBE = "[1]\n"
 
 
 def _seconds(run: _Run) -> dict[str, float]:
-    return {**{step.stage: round(step.seconds, 6) for step in run.steps}, "total": round(time.monotonic() - run.started, 6)}
+    """By stage; one that ran twice counts twice."""
+    spent: dict[str, float] = {}
+    for step in run.steps:
+        spent[step.stage] = spent.get(step.stage, 0.0) + step.seconds
+    return {**{stage: round(seconds, 6) for stage, seconds in spent.items()}, "total": round(time.monotonic() - run.started, 6)}
 
 
 def _judged(generation: Generation, checked: citations.Checked, *, closed_book: bool) -> tuple[Verdict, str | None]:

@@ -46,6 +46,12 @@ class SentenceVectors:
         empty = np.zeros((0, self._encoder.dimension), np.float32)
         return (np.stack([known[text] for text in texts]) if texts else empty), len(missing)
 
+    def know(self, texts: Sequence[str], vectors: Vectors) -> None:
+        """Takes vectors of these texts that were kept elsewhere, shape (len(texts), dimension); what is known stays."""
+        with self._lock:
+            for text, vector in zip(texts, vectors, strict=True):
+                self._kept.setdefault(text, vector)
+
 
 class Recent(Generic[T]):
     """What was made for the `size` most recent keys, for callers that come back with the same question under another budget

@@ -39,6 +39,8 @@ _CHOICES: dict[str, tuple[str, ...]] = {
     "rewriter": ("auto", "off", "feedback", "bridge", "llm"),
     "clustered": ("auto", "off", "always"),
     "backend": ("local", "qdrant"),
+    "memory": ("off", "watch", "count", "calibrated"),
+    "answer_cache": ("off", "on"),
     "qdrant_quantization": ("none", "scalar", "binary"),
 }
 # Settings of which several values may be given, separated by commas; `retrievers.origins.ORIGINS`.
@@ -134,6 +136,23 @@ class Settings:
                                     answers=True, query=True)
     min_sufficiency: float = _setting(0.0, "chance that the context holds the answer under which none is given; 0 always asks",
                                       low=0, high=1, answers=True, query=True)
+    memory: str = _setting("off", "whether passages that past answers read serve further questions: off, watch (remembers and "
+                           "checks, serves nothing), count (where enough titles match) or calibrated (where an error rate can be "
+                           "promised)",
+                           answers=True, query=True)
+    memory_tau: float = _setting(0.6, "count: cosine from which a remembered title matches a question", low=0, high=1,
+                                 answers=True, query=True)
+    memory_theta: int = _setting(3, "count: matching titles under which the index is searched", low=1, high=10_000, answers=True,
+                                 query=True)
+    memory_error: float = _setting(0.02, "calibrated, and answer_cache: promised share of wrong ones among what memory serves",
+                                   low=0.0001, high=0.5, answers=True, query=True)
+    memory_audit: float = _setting(0.02, "calibrated, and answer_cache: share of what memory could serve that is searched all the "
+                                   "same, to go on measuring its errors", low=0, high=1, query=True)
+    memory_entries: int = _setting(20_000, "passages, questions and answers that a collection remembers at most, each", low=1,
+                                   high=10_000_000)
+    memory_days: float = _setting(30.0, "days until what is remembered is forgotten", low=0.001, high=36_500)
+    answer_cache: str = _setting("off", "whether answers are repeated to the same question and to ones that surely ask the same: "
+                                 "off or on", answers=True, query=True)
     naive_k: int = _setting(5, "chunks in the rank-order fill that savings are counted against", low=1, high=100, query=True)
     max_question_chars: int = _setting(8000, "longer questions are refused", low=1, high=1_000_000)
 
@@ -255,6 +274,11 @@ def choices(name: str) -> tuple[str, ...]:
 def listed(value: str) -> tuple[str, ...]:
     """The values of a setting that lists several."""
     return tuple(value.split(","))
+
+
+def default(name: str) -> Any:
+    """The value of a setting that nobody chose."""
+    return _FIELDS[name].default
 
 
 def names() -> list[str]:

@@ -11,6 +11,7 @@ Models load when they are first needed, so that opening is cheap.
 from __future__ import annotations
 
 import dataclasses
+import json
 import re
 import shutil
 import tempfile
@@ -45,9 +46,11 @@ from rag.errors import CollectionMissing, InputError, Locked, RagError, Snapshot
 from rag.filters import Filter, Where, as_filter
 from rag.llm import Preloading, Reader
 from rag.llm.open import open_reader
+from rag.memory import Memory
 from rag.models import ModelCache
 from rag.pipeline import Hooks, Pipeline
 from rag.pooling import Recent, SentenceVectors
+from rag.recall import Asking
 from rag.settings import Settings
 from rag.types import (
     Answer,
@@ -67,6 +70,7 @@ from retrievers import sparse
 from retrievers.clustered import Clustered, Shown
 from retrievers.clustered import missing as no_clusters
 from retrievers.hybrid import Searcher
+from retrievers.reservoir import FILE as MEMORY
 
 History = Sequence[Turn | Mapping[str, object]]
 COLLECTIONS = "collections"
@@ -111,6 +115,8 @@ class ThriftRAG:
         self._searcher: Searcher | None = None
         self._crosses: dict[str, CrossEncoder | None] = {}
         self._clusters: tuple[Searcher, Clustered] | None = None
+        self._memory: Memory | None = None
+        self.tenant = ""        # whose memory this is; the server sets it, from the key
         self._lock = Lock()
 
     @classmethod
@@ -203,6 +209,10 @@ class ThriftRAG:
     def pool(self, question: str, *, where: Where | None = None) -> Pool:
         """The candidates that a selector would see for this question; nothing is asked of the reader."""
         return self._pipeline().pool(question, where=as_filter(where))
+
+    def asking(self, question: str, *, where: Where | None = None) -> Asking:
+        """A question with what serves it, as `memory` takes it."""
+        return self._pipeline().asking(question, where=as_filter(where))
 
     def search(self, query: str, *, mode: str = "hybrid", k: int = 10, where: Where | None = None,
                changes: Mapping[str, object] | None = None) -> list[Hit]:
@@ -334,6 +344,8 @@ class ThriftRAG:
         with writing(self.folder, options=ingestion.index_options(self.settings)) as writer:
             count = writer.delete(ids)
         self._mirror(no_progress)
+        if (self.folder / MEMORY).is_file():
+            self.sweep_memory()
         return count
 
     def info(self) -> CollectionInfo:
@@ -402,7 +414,9 @@ class ThriftRAG:
                 self._searcher.snapshot.close()
             if self._reader is not None:
                 self._reader.close()
-            self._searcher = self._reader = self._encoder = self._vectors = self._clusters = None
+            if self._memory is not None:
+                self._memory.close()
+            self._searcher = self._reader = self._encoder = self._vectors = self._clusters = self._memory = None
             self._crosses.clear()
 
     def __enter__(self) -> ThriftRAG:
@@ -423,7 +437,8 @@ class ThriftRAG:
             if self._clusters is None or self._clusters[0] is not searcher:
                 self._clusters = searcher, Clustered(searcher.snapshot)
             clusters = self._clusters[1]
-        return Pipeline(searcher, self.reader, vectors, settings, self._recent, self._cross(settings), clusters)
+        memory = None if settings.memory == settings.answer_cache == "off" else self._remembering(searcher.snapshot)
+        return Pipeline(searcher, self.reader, vectors, settings, self._recent, self._cross(settings), clusters, memory)
 
     def _cross(self, settings: Settings) -> CrossEncoder | None:
         """The cross-encoder that these settings ask for, made once; None where there is none for the embedder or it is off."""
@@ -437,6 +452,29 @@ class ThriftRAG:
                     settings.cross_encoder, embedder=settings.embedder, cache=self._cache, precision=settings.precision,
                     threads=settings.threads)
             return self._crosses[settings.cross_encoder]
+
+    def sweep_memory(self) -> int:
+        """Forgets what memory holds of passages that are gone, and what has ended. No question needs it: what is gone is never
+        served; but what was deleted should leave nothing behind. Returns how many entries went."""
+        with self._stored() as snapshot:
+            return self._remembering(snapshot).sweep(snapshot)
+
+    def memory(self) -> Memory:
+        """What this collection remembers of past answers, whether or not questions use it now."""
+        with self._stored() as snapshot:
+            return self._remembering(snapshot)
+
+    def _remembering(self, snapshot: Snapshot) -> Memory:
+        owner = json.dumps([self.tenant, snapshot.meta["collection"]])
+        with self._lock:
+            # A collection that was deleted and made again has another id, and no past.
+            if self._memory is not None and self._memory.owner != owner:
+                self._memory.close()
+                self._memory = None
+            if self._memory is None:
+                self._memory = Memory(self.folder, owner=owner, entries=self.settings.memory_entries,
+                                      days=self.settings.memory_days)
+            return self._memory
 
     def _current(self) -> Searcher:
         """The searcher over the newest published state. One still in use by another thread lives until that thread is done."""

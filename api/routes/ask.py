@@ -104,7 +104,7 @@ def _checked(service: Service, body: AskRequest, key: Key, answer_tokens: int | 
     shorter = answer_tokens if answer_tokens is not None and answer_tokens < kb.settings.reader_max_tokens else None
     question = Question(text=text, collection=name, model=model, budget_tokens=budget,
                         max_cost_usd=body.max_cost_usd or kb.settings.max_cost_usd or None, deadline_s=deadline,
-                        selector=body.selector, where=where, answer_tokens=shorter, rewriter=body.rewriter,
+                        selector=body.selector, where=where, answer_tokens=shorter, rewriter=body.rewriter, memory=body.memory,
                         history=tuple(Turn(turn.role, turn.content) for turn in body.history))
     return question, kb
 

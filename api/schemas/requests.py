@@ -41,6 +41,8 @@ class Terms(Strict):
     selector: str | None = Field(None, max_length=64, description="How the context is chosen.",
                                  json_schema_extra={"enum": [*_SELECTORS, None]})
     filters: Filters = None
+    memory: bool = Field(True, description="Whether memory may serve, where the collection's settings switch it on; false always "
+                                           "searches and asks the reader.")
 
 
 class AskRequest(Terms):

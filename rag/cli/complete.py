@@ -52,6 +52,10 @@ def fusions(incomplete: str) -> list[str]:
     return _names(lambda: list(choices("fusion")), incomplete)
 
 
+def remembered(incomplete: str) -> list[str]:
+    return [name for name in ("questions", "knowledge", "answers") if name.startswith(incomplete)]
+
+
 def benches(incomplete: str) -> list[str]:
     from eval import bench
 

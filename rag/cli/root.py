@@ -23,6 +23,7 @@ from rag.cli import (
     mcp,
     models,
     options,
+    reservoir,
     search,
     serve,
     tune,
@@ -50,8 +51,8 @@ def _evaluate() -> typer.Typer:
 _LATER: dict[str, Callable[[], typer.Typer]] = {"eval": _evaluate}
 
 
-_ORDER = ("ingest", "ask", "search", "documents", "collections", "clusters", "serve", "mcp", "keys", "tune", "models", "config",
-          "eval", "bench")
+_ORDER = ("ingest", "ask", "search", "documents", "collections", "clusters", "reservoir", "serve", "mcp", "keys", "tune", "models",
+          "config", "eval", "bench")
 
 
 class Root(TyperGroup):
@@ -112,6 +113,7 @@ app.command(epilog=search.EXAMPLES, short_help="Show the passages nearest to a q
 app.add_typer(documents.app, name="documents")
 app.add_typer(collections.app, name="collections")
 app.add_typer(clusters.app, name="clusters")
+app.add_typer(reservoir.app, name="reservoir")
 app.command(epilog=serve.EXAMPLES, short_help="Serve questions, searches and uploads over HTTP.")(serve.serve)
 app.command(epilog=mcp.EXAMPLES, short_help="Give agents the tools search and ask.")(mcp.mcp)
 app.add_typer(keys.app, name="keys")

@@ -21,6 +21,7 @@ from rag.cli.root import app
 from rag.conversation import Turn
 from rag.errors import CollectionMissing, DocumentMissing, RagError
 from rag.filters import Filter
+from rag.memory import Memory
 from rag.types import (
     Answer,
     Block,
@@ -210,6 +211,13 @@ class FakeKB:
         on_progress(Progress("export", 1, 2, "bytes"))
         file.write_bytes(b"archive")
         return MANIFEST
+
+    def memory(self) -> Memory:
+        """A real one, empty, in the folder of the test."""
+        return Memory(Path.cwd(), owner="test", entries=100, days=1)
+
+    def sweep_memory(self) -> int:
+        return 0
 
     def __enter__(self) -> FakeKB:
         return self
