@@ -60,7 +60,7 @@ def create_app(service: Service) -> FastAPI:
         app.add_middleware(CORSMiddleware, allow_origins=list(service.server.origins()), allow_methods=["GET", "POST", "DELETE"],
                            allow_headers=["authorization", "content-type", "x-request-id"],
                            expose_headers=["retry-after", "x-request-id", "location"])
-    app.add_middleware(Edge, settings=service.server, metrics=service.metrics)
+    app.add_middleware(Edge, settings=service.server, metrics=service.metrics, tracing=service.tracing)
     app.openapi = lambda: _described(app)  # type: ignore[method-assign]  # the documented way to change the description
     return app
 

@@ -11,12 +11,14 @@ from typing import TypeVar
 
 from api.keys import Key
 from api.metrics import Metrics
-from api.usage import Entry, Ledger
+from api.tracing import Tracing
+from api.usage import Entry, Ledger, Lost
+from rag import ledger
 from rag.conversation import Turn
-from rag.errors import BudgetExceeded, DeadlineExceeded, InputError, RagError
+from rag.errors import BudgetExceeded, DeadlineExceeded, InputError, RagError, UpstreamError
 from rag.filters import Filter, as_filter
 from rag.thriftrag import ThriftRAG
-from rag.types import Answer, Receipt, SearchResult, Step
+from rag.types import Answer, Receipt, SearchResult, Step, Usage
 
 T = TypeVar("T")
 # What a stream is told: the name of the event and its data.
@@ -46,6 +48,7 @@ class Question:
     rewriter: str | None = None
     history: tuple[Turn, ...] = ()
     memory: bool = True
+    fallback: str | None = None
     arrived: float = field(default_factory=time.monotonic)
 
 
@@ -58,6 +61,7 @@ class Books:
     key: Key
     request_id: str
     endpoint: str
+    tracing: Tracing = field(default_factory=Tracing)
 
 
 def answer(kb: ThriftRAG, question: Question, *, books: Books, cancelled: threading.Event, tell: Tell | None) -> Answer:
@@ -74,6 +78,7 @@ def answer(kb: ThriftRAG, question: Question, *, books: Books, cancelled: thread
     def on_step(step: Step) -> None:
         nonlocal paid
         books.metrics.stage(step)
+        books.tracing.stage(step)
         # Also by the reader's own queries: what they took is in the receipt of an answer alone.
         paid = paid or step.stage in _PAID or "completion_tokens" in step.facts
         if cancelled.is_set() and not paid:
@@ -92,15 +97,14 @@ def answer(kb: ThriftRAG, question: Question, *, books: Books, cancelled: thread
         if left is not None and left <= 0:
             raise DeadlineExceeded(f"The deadline of {question.deadline_s:g} s passed while the question waited in line.",
                                    hint="Allow more time with deadline_s, or try again when the server is less busy.")
-        changes = {**({} if question.memory else _FRESH),
-                   **({} if question.answer_tokens is None else {"reader_max_tokens": question.answer_tokens})}
-        if question.rewriter:
-            changes["rewriter"] = question.rewriter
+        asked = (("reader_max_tokens", question.answer_tokens), ("rewriter", question.rewriter), ("fallback", question.fallback))
+        changes = {**({} if question.memory else _FRESH), **{name: value for name, value in asked if value is not None}}
         return kb.ask(question.text, budget=question.budget_tokens, max_cost=question.max_cost_usd, deadline=left,
                       selector=question.selector, where=question.where, history=question.history, changes=changes or None,
                       on_token=on_token if tell is not None else None, on_step=on_step, cancelled=cancelled.is_set)
 
-    found = _recorded(work, question, books, ended=lambda answer: _ended(answer, cancelled))
+    found = _recorded(work, question, books, ended=lambda answer: _ended(answer, cancelled),
+                      price=lambda spent: ledger.cost_usd(spent, settings=kb.settings, local_wh=0.0))
     books.metrics.answered(found)
     return found
 
@@ -126,13 +130,14 @@ def _ended(answer: Answer, cancelled: threading.Event) -> tuple[str, str, Receip
 
 
 def _recorded(work: Callable[[], T], question: Question, books: Books, *,
-                 ended: Callable[[T], tuple[str, str, Receipt | None]]) -> T:
-    """The result of `work`, with one row in the ledger however it ends."""
-    def record(outcome: str, answer_id: str = "", receipt: Receipt | None = None) -> None:
+                 ended: Callable[[T], tuple[str, str, Receipt | None]], price: Callable[[Usage], float] = lambda _: 0.0) -> T:
+    """The result of `work`, with one row in the ledger however it ends: also what a reader was paid that then failed."""
+    def record(outcome: str, answer_id: str = "", receipt: Receipt | None = None, spent: Usage | None = None) -> None:
         books.metrics.answers.labels(outcome).inc()
         model = question.model if receipt is None else receipt.model
         books.ledger.record(Entry(books.key, question.collection, model, books.endpoint, books.request_id, outcome, answer_id,
-                                  round(time.monotonic() - question.arrived, 6)), receipt)
+                                  round(time.monotonic() - question.arrived, 6)), receipt,
+                            lost=None if spent is None else Lost(spent.prompt_tokens, spent.completion_tokens, price(spent)))
 
     try:
         result = work()
@@ -142,6 +147,9 @@ def _recorded(work: Callable[[], T], question: Question, books: Books, *,
     except BudgetExceeded as error:
         books.metrics.violations.inc()
         record(error.code)
+        raise
+    except UpstreamError as error:
+        record(error.code, spent=error.spent)
         raise
     except RagError as error:
         record(error.code)

@@ -1,6 +1,6 @@
-"""What the server itself must remember, in one SQLite file beside the collections: keys, usage, jobs, feedback.
+"""What the server itself must remember, in one SQLite file beside the collections: keys, usage, limits in use, jobs, feedback.
 
-Never document text. Several processes may open it (the server, `thriftrag keys`): WAL, short transactions.
+Never document text. Several processes may open it (the workers of a server, `thriftrag keys`): WAL, short transactions.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from pathlib import Path
 from rag.errors import SnapshotMismatch, StorageError
 
 FILE = "service.sqlite"
-FORMAT = 1
+FORMAT = 2
 Cell = str | int | float | bytes | None
 Row = dict[str, Cell]
 
@@ -39,11 +39,21 @@ CREATE INDEX IF NOT EXISTS jobs_by_time ON jobs (created);
 CREATE TABLE IF NOT EXISTS feedback (
     id TEXT PRIMARY KEY, at TEXT NOT NULL, key TEXT NOT NULL, tenant TEXT NOT NULL, answer TEXT NOT NULL, rating TEXT NOT NULL,
     comment TEXT NOT NULL, expected TEXT NOT NULL) WITHOUT ROWID;
+CREATE TABLE IF NOT EXISTS rates (key TEXT PRIMARY KEY, left REAL NOT NULL, since REAL NOT NULL) WITHOUT ROWID;
+CREATE TABLE IF NOT EXISTS places (number INTEGER PRIMARY KEY, key TEXT NOT NULL, owner TEXT NOT NULL);
+CREATE INDEX IF NOT EXISTS places_by_key ON places (key);
+CREATE TABLE IF NOT EXISTS aside (number INTEGER PRIMARY KEY, key TEXT NOT NULL, tokens INTEGER NOT NULL, usd REAL NOT NULL,
+    owner TEXT NOT NULL);
+CREATE INDEX IF NOT EXISTS aside_by_key ON aside (key);
 """
+# What format 2 added to tables of format 1: which process a job is of, how far it has come, and whether it is to stop.
+_ADDED = (("jobs", "owner", "TEXT NOT NULL DEFAULT ''"), ("jobs", "progress", "TEXT"),
+          ("jobs", "stop", "INTEGER NOT NULL DEFAULT 0"))
 
 
 class Database:
-    """One connection, shared by threads one at a time; every call is short. For worker threads, never for the event loop."""
+    """One connection, shared by threads one at a time; every call is short. For worker threads, never for the event loop.
+    Processes wait for one another's transactions, ten seconds at most."""
 
     def __init__(self, home: Path) -> None:
         """Opens or makes the file.
@@ -52,7 +62,7 @@ class Database:
             StorageError: it cannot be opened or written. SnapshotMismatch: a newer version made it.
         """
         self.path = home / FILE
-        self._lock = threading.Lock()
+        self._lock = threading.RLock()      # a transaction consists of calls
         with self._explained():
             home.mkdir(parents=True, exist_ok=True)
             # The file holds hashes of keys and comments of people: nobody else's to read.
@@ -66,8 +76,14 @@ class Database:
                 self._db.close()
                 raise SnapshotMismatch(f"{self.path} has format {found}; this version reads format {FORMAT}.",
                                        hint="It was written by a newer version: update thriftrag.")
-            self._db.executescript(_SCHEMA)
-            self._db.execute(f"PRAGMA user_version={FORMAT}")
+            # Several servers may open it for the first time at once.
+            with self.transaction():
+                for statement in _SCHEMA.split(";"):
+                    self._db.execute(statement)
+                for table, column, kind in _ADDED:
+                    if column not in {row[1] for row in self._db.execute(f"PRAGMA table_info({table})")}:
+                        self._db.execute(f"ALTER TABLE {table} ADD COLUMN {column} {kind}")
+                self._db.execute(f"PRAGMA user_version={FORMAT}")
 
     def rows(self, sql: str, values: Sequence[Cell] = ()) -> list[Row]:
         """What a query gives, as dictionaries."""
@@ -78,6 +94,18 @@ class Database:
         """Runs one statement as a transaction of its own; returns how many rows it changed."""
         with self._lock, self._explained():
             return self._db.execute(sql, values).rowcount
+
+    @contextmanager
+    def transaction(self) -> Iterator[None]:
+        """The calls of this thread within it happen together or not at all, and no other process writes meanwhile."""
+        with self._lock, self._explained():
+            self._db.execute("BEGIN IMMEDIATE")
+            try:
+                yield
+            except BaseException:
+                self._db.execute("ROLLBACK")
+                raise
+            self._db.execute("COMMIT")
 
     def close(self) -> None:
         with self._lock:

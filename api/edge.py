@@ -11,17 +11,22 @@ import re
 import time
 import uuid
 from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
 
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from api import logs
+from api import logs, tracing
 from api.errors import BodyTimeout, BodyTooLarge, defect
 from api.keys import Key
 from api.metrics import Metrics
 from api.problems import problem
 from api.settings import ServerSettings
 from api.stream import Gone
+from api.tracing import Tracing
 from rag.errors import RagError
+
+if TYPE_CHECKING:
+    from opentelemetry.trace import Span
 
 _REQUEST_ID = re.compile(rb"[A-Za-z0-9._-]{1,64}")
 _UPLOAD = re.compile(r"/v1/collections/[^/]+/documents")
@@ -47,10 +52,11 @@ class _Seen:
 class Edge:
     """The outermost part of the app that knows our errors."""
 
-    def __init__(self, app: ASGIApp, *, settings: ServerSettings, metrics: Metrics) -> None:
+    def __init__(self, app: ASGIApp, *, settings: ServerSettings, metrics: Metrics, tracing: Tracing) -> None:
         self._app = app
         self._settings = settings
         self._metrics = metrics
+        self._tracing = tracing
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http":
@@ -59,10 +65,15 @@ class Edge:
         seen = _Seen(_request_id(scope))
         scope.setdefault("state", {})["request_id"] = seen.request_id
         token = logs.REQUEST.set(seen.request_id)
+        headers = {name.decode("latin-1"): value.decode("latin-1") for name, value in scope["headers"]
+                   if name in (b"traceparent", b"tracestate")}
         try:
-            await self._guarded(scope, receive, _noting(send, seen), seen)
+            with self._tracing.request(_method(scope), headers) as span:
+                try:
+                    await self._guarded(scope, receive, _noting(send, seen), seen)
+                finally:
+                    self._tell(scope, seen, span)
         finally:
-            self._tell(scope, seen)
             logs.REQUEST.reset(token)
 
     async def _guarded(self, scope: Scope, receive: Receive, send: Send, seen: _Seen) -> None:
@@ -105,16 +116,18 @@ class Edge:
 
         return bounded
 
-    def _tell(self, scope: Scope, seen: _Seen) -> None:
+    def _tell(self, scope: Scope, seen: _Seen, span: Span | None) -> None:
         route = getattr(scope.get("route"), "path", "none")
         seconds = time.monotonic() - seen.started
         status = seen.status if seen.ended or seen.status == 0 else _LEFT
         caller = scope["state"].get("caller")
+        key = caller.id if isinstance(caller, Key) else None
         self._metrics.requests.labels(route, _method(scope), str(status)).inc()
         self._metrics.request_seconds.labels(route).observe(seconds)
         # The route and not the path: ids and names may say what documents are about.
         logs.access(method=_method(scope), route=route, status=status, ms=round(seconds * 1000, 2), bytes=seen.sent,
-                    key=caller.id if isinstance(caller, Key) else None)
+                    key=key)
+        tracing.ended(span, method=_method(scope), route=route, status=status, request_id=seen.request_id, key=key)
 
 
 def too_large(limit: int) -> BodyTooLarge:

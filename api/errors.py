@@ -118,8 +118,9 @@ def headers_of(error: RagError) -> dict[str, str]:
     """`Retry-After` where trying again can help, `WWW-Authenticate` where a key is asked for."""
     if isinstance(error, Unauthorized):
         return {"WWW-Authenticate": 'Bearer realm="thriftrag"'}
-    seconds = error.retry_after_s if isinstance(error, Later) else next(
-        (pause for kind, pause in _RETRY_S if isinstance(error, kind)), None)
+    seconds = error.retry_after_s if isinstance(error, Later | errors.UpstreamError) else None
+    if seconds is None:
+        seconds = next((pause for kind, pause in _RETRY_S if isinstance(error, kind)), None)
     return {} if seconds is None else {"Retry-After": str(max(1, math.ceil(seconds)))}
 
 

@@ -2,6 +2,10 @@
 
 A job is written down before it is promised. One that a crash or a shutdown cut off runs again at the next start: its files are kept
 until it has ended, and reading a file in twice changes nothing.
+
+Several processes may serve one home. A job is of the process that received it; its state, its progress and the wish to stop it are
+in the database, where every other process reads and writes them. A lock lets one process at a time read in. The job of a process
+that died is taken over by the next one that starts.
 """
 
 from __future__ import annotations
@@ -10,30 +14,31 @@ import json
 import os
 import shutil
 import threading
+import time
 import uuid
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, field
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal, cast
+from typing import Any, Literal, cast
 
 from api import logs
 from api.database import Database, Row
 from api.errors import NotFound, Overloaded, ShuttingDown
 from api.ingesting import Order, Runner
 from api.keys import Key, now
+from api.presence import Presence
 from rag.errors import Locked, RagError, StorageError
 from rag.settings import Settings, overridden
 from rag.types import IngestReport, Progress
 
-if TYPE_CHECKING:
-    from filelock import FileLock
-
 UPLOADS = "uploads"
-LOCK = "uploads.lock"
+LOCK = "reading-in.lock"
 _STAGING = ".staging"
 _KEPT = 1000                    # ended jobs that are remembered
 _RETRY_S = 10.0
+_LOOK_S = 0.3                   # how late the wish of another process to stop a job may be noticed
 # Another process may write to the collection for a while: it is waited for, so often and so long each time.
 _LOCKED_TRIES, _LOCKED_PAUSE_S = 120, 1.0
 State = Literal["queued", "running", "done", "failed", "cancelled"]
@@ -57,6 +62,7 @@ class Job:
     report: dict[str, object] | None = None
     error: dict[str, object] | None = None
     stop: threading.Event = field(default_factory=threading.Event)
+    looked: float = 0.0         # when the database was last asked whether to stop
 
     def to_dict(self) -> dict[str, object]:
         tick = self.progress
@@ -73,7 +79,7 @@ class Jobs:
     """The line of uploads. Every call may block on the disk: for worker threads; listeners are called in the job's thread."""
 
     def __init__(self, database: Database, *, settings: Settings, home_of: Callable[[str], Path], run: Runner,
-                 waiting: int) -> None:
+                 waiting: int, presence: Presence) -> None:
         self._database = database
         self._settings = settings
         self._home_of = home_of
@@ -83,21 +89,23 @@ class Jobs:
         self._lock = threading.Lock()
         self._live: dict[str, Job] = {}
         self._listeners: dict[str, list[Listener]] = {}
+        self._presence = presence
         self._closing = False
-        self._first: FileLock | None = None
 
     def resume(self) -> int:
-        """Puts back in line what an earlier process left undone; returns how many those are. Of several servers of one home only
-        the first does so: what the others find unended is its work."""
-        import filelock
-
-        self._first = filelock.FileLock(str(self._settings.home / LOCK), timeout=0)
-        try:
-            self._first.acquire()
-        except filelock.Timeout:
-            return 0
-        found = [_job(row) for row in self._database.rows("SELECT * FROM jobs WHERE ended IS NULL ORDER BY created, id")]
-        self._sweep(found)
+        """Puts in line here what dead processes left undone; returns how many those are."""
+        with self._database.transaction():
+            alive = self._presence.alive()
+            others = [owner for owner in alive if owner != self._presence.id]
+            marks = ", ".join("?" * len(others))
+            rows = self._database.rows(f"SELECT * FROM jobs WHERE ended IS NULL AND owner NOT IN ({marks}) ORDER BY created, id",
+                                       others)
+            for row in rows:
+                self._database.write("UPDATE jobs SET owner = ?, state = 'queued', progress = NULL WHERE id = ?",
+                                     (self._presence.id, row["id"]))
+        found = [_job({**row, "state": "queued"}) for row in rows]
+        if not others:          # what others are receiving is in no table yet
+            self._sweep(found)
         for job in found:
             self._enqueue(job)
         return len(found)
@@ -125,48 +133,54 @@ class Jobs:
         with self._lock:
             if self._closing:
                 raise ShuttingDown("The server is shutting down.", retry_after_s=5.0, hint="Try again when it is up.")
-            waiting = sum(job.state == "queued" for job in self._live.values())
-            if waiting > self._waiting:
-                raise Overloaded(f"{waiting} uploads are waiting already.", retry_after_s=_RETRY_S, hint="Try again later.")
+        [row] = self._database.rows("SELECT count(*) AS n FROM jobs WHERE ended IS NULL AND state = 'queued'")
+        if int(row["n"] or 0) > self._waiting:
+            raise Overloaded(f"{row['n']} uploads are waiting already.", retry_after_s=_RETRY_S, hint="Try again later.")
 
     def submit(self, key: Key, collection: str, *, job_id: str, names: list[str]) -> Job:
         """Accepts files that were received into `staging`. Raises as `check_room`."""
         self.check_room()
         job = Job(job_id, key.tenant, collection, key.id, tuple(names))
-        self._database.write("INSERT INTO jobs VALUES (?, ?, ?, ?, ?, ?, NULL, NULL, ?, NULL, NULL)",
-                             (job.id, job.tenant, job.collection, job.key, job.state, job.created, json.dumps(names)))
+        self._database.write("INSERT INTO jobs (id, tenant, collection, key, state, created, files, owner) "
+                             "VALUES (?, ?, ?, ?, ?, ?, ?, ?)",
+                             (job.id, job.tenant, job.collection, job.key, job.state, job.created, json.dumps(names),
+                              self._presence.id))
         self._enqueue(job)
         return job
 
     def get(self, key: Key, job_id: str) -> Job:
         """Raises NotFound: no such job, or none of this key's collections."""
-        with self._lock:
-            job = self._live.get(job_id)
-        if job is None:
-            rows = self._database.rows("SELECT * FROM jobs WHERE id = ?", (job_id,))
-            job = _job(rows[0]) if rows else None
+        rows = self._database.rows("SELECT * FROM jobs WHERE id = ?", (job_id,))
+        job = _job(rows[0]) if rows else None
+        if job is not None and job.ended is None:
+            with self._lock:
+                job = self._live.get(job_id, job)
         if job is None or job.tenant != key.tenant or not key.reaches(job.collection):
             raise NotFound("There is no such job.", field="id", code="job_missing", hint="Jobs are forgotten after a while.")
         return job
 
     def cancel(self, key: Key, job_id: str) -> Job:
-        """Stops a job: at once while it waits, after the batch in hand while it runs. One that has ended stays as it is."""
+        """Stops a job of whichever process: at once while it waits, after the batch in hand while it runs. One that has ended stays
+        as it is."""
         job = self.get(key, job_id)
         job.stop.set()
-        with self._lock:
-            waiting = job.state == "queued" and job.id in self._live
-            if waiting:
-                job.state = "cancelled"         # so that its turn passes it over
-        if waiting:
+        if self._called_off(job):
             self._close_job(job, "cancelled")
+        else:
+            self._database.write("UPDATE jobs SET stop = 1 WHERE id = ? AND ended IS NULL", (job.id,))
         return job
 
     def cancel_all(self, tenant: str, collection: str) -> None:
         """Stops every job of a collection that is about to go."""
+        rows = self._database.rows("SELECT id, key FROM jobs WHERE ended IS NULL AND tenant = ? AND collection = ?",
+                                   (tenant, collection))
+        for row in rows:
+            self.cancel(Key(str(row["key"]), "", (), tenant=tenant), str(row["id"]))
+
+    def here(self, job: Job) -> bool:
+        """Whether the job is of this process, which tells its listeners at once; of others the database has to be asked."""
         with self._lock:
-            chosen = [job for job in self._live.values() if (job.tenant, job.collection) == (tenant, collection)]
-        for job in chosen:
-            self.cancel(Key(job.key, "", (), tenant=tenant), job.id)
+            return job.id in self._live
 
     def listen(self, job: Job, listener: Listener) -> Callable[[], None]:
         """Tells `listener` what becomes of the job; the returned function ends that. One that has ended says nothing more."""
@@ -199,8 +213,6 @@ class Jobs:
         for job in running:
             job.stop.set()
         self._pool.shutdown(wait=True, cancel_futures=True)
-        if self._first is not None:
-            self._first.release()
 
     def _enqueue(self, job: Job) -> None:
         with self._lock:
@@ -208,19 +220,54 @@ class Jobs:
             self._pool.submit(self._work, job)
 
     def _work(self, job: Job) -> None:
-        with self._lock:
-            if self._closing or job.state != "queued":
-                return
-            job.state, job.started = "running", now()
         try:
-            self._database.write("UPDATE jobs SET state = 'running', started = ? WHERE id = ?", (job.started, job.id))
-            self._tell(job)
-            self._ended(job, self._ingest(job))
+            with self._reading_in(job) as turn:
+                started = now()
+                if not turn or not self._database.write(
+                        "UPDATE jobs SET state = 'running', started = ? WHERE id = ? AND state = 'queued'", (started, job.id)):
+                    return      # it was called off meanwhile, here or elsewhere
+                with self._lock:
+                    job.state, job.started = "running", started
+                self._tell(job)
+                self._ended(job, self._ingest(job))
         except RagError as error:
             self._failed(job, error)
         except Exception as error:  # a defect must end this job, not the line
             logs.defect(error, "job")
             self._failed(job, RagError("This is a defect of ThriftRAG.", code="internal_error", hint="The server's log says more."))
+
+    @contextmanager
+    def _reading_in(self, job: Job) -> Iterator[bool]:
+        """This process's turn to read in; False: the job was called off, or the server stops, before it came."""
+        import filelock
+
+        lock = filelock.FileLock(str(self._settings.home / LOCK), timeout=_LOOK_S)
+        while not (self._closing or self._stopped(job)):
+            try:
+                with lock:
+                    yield True
+                return
+            except filelock.Timeout:
+                continue
+        if not self._closing:
+            if self._called_off(job):       # by somebody whose process died before it had closed the job
+                self._close_job(job, "cancelled")
+            with self._lock:
+                self._live.pop(job.id, None)
+        yield False
+
+    def _called_off(self, job: Job) -> bool:
+        """Takes a job out of the line, in one step, so that its turn passes it over; whether it was in it."""
+        return bool(self._database.write("UPDATE jobs SET state = 'cancelled', stop = 1, ended = ? "
+                                         "WHERE id = ? AND state = 'queued'", (now(), job.id)))
+
+    def _stopped(self, job: Job) -> bool:
+        """Whether somebody wants the job to stop, here or in another process."""
+        if not job.stop.is_set() and time.monotonic() - job.looked >= _LOOK_S:
+            job.looked = time.monotonic()
+            if self._database.rows("SELECT 1 FROM jobs WHERE id = ? AND stop", (job.id,)):
+                job.stop.set()
+        return job.stop.is_set()
 
     def _ingest(self, job: Job) -> IngestReport:
         """Moves the files to where files of their names always are, which is how a new version replaces the old, and reads them."""
@@ -238,7 +285,7 @@ class Jobs:
         order = Order(settings, job.collection, folder, job.names)
         for attempt in range(_LOCKED_TRIES):
             try:
-                return self._run(order, lambda tick: self._ticked(job, tick), job.stop.is_set)
+                return self._run(order, lambda tick: self._ticked(job, tick), lambda: self._stopped(job))
             except Locked:
                 if attempt == _LOCKED_TRIES - 1 or job.stop.wait(_LOCKED_PAUSE_S):
                     raise
@@ -246,6 +293,7 @@ class Jobs:
 
     def _ticked(self, job: Job, tick: Progress) -> None:
         job.progress = tick
+        self._database.write("UPDATE jobs SET progress = ? WHERE id = ?", (json.dumps(asdict(tick)), job.id))
         self._tell(job)
 
     def _ended(self, job: Job, report: IngestReport) -> None:
@@ -264,7 +312,7 @@ class Jobs:
                    error: dict[str, object] | None = None) -> None:
         """Writes down how a job ended, lets go of its files, and only then says so."""
         ended = now()
-        self._database.write("UPDATE jobs SET state = ?, ended = ?, report = ?, error = ? WHERE id = ?",
+        self._database.write("UPDATE jobs SET state = ?, ended = ?, report = ?, error = ?, progress = NULL WHERE id = ?",
                              (state, ended, _dumped(report), _dumped(error), job.id))
         # This one is kept in any case: times are in whole seconds, and somebody may be waiting for it.
         self._database.write("DELETE FROM jobs WHERE ended IS NOT NULL AND id NOT IN (SELECT id FROM jobs WHERE ended IS NOT NULL "
@@ -296,13 +344,14 @@ def _dumped(value: dict[str, object] | None) -> str | None:
 
 
 def _job(row: Row) -> Job:
-    """As it was stored. One that was cut off while it ran waits again."""
-    ended = row["ended"]
+    """As it was stored."""
+    ended, progress = row["ended"], _loaded(row["progress"])
     return Job(
         id=str(row["id"]), tenant=str(row["tenant"]), collection=str(row["collection"]), key=str(row["key"]),
-        names=tuple(json.loads(str(row["files"]))), state=cast(State, row["state"]) if ended is not None else "queued",
+        names=tuple(json.loads(str(row["files"]))), state=cast(State, row["state"]),
         created=str(row["created"]), started=None if row["started"] is None else str(row["started"]),
-        ended=None if ended is None else str(ended), report=_loaded(row["report"]), error=_loaded(row["error"]))
+        ended=None if ended is None else str(ended), report=_loaded(row["report"]), error=_loaded(row["error"]),
+        progress=None if progress is None else Progress(**cast("dict[str, Any]", progress)))
 
 
 def _loaded(cell: object) -> dict[str, object] | None:

@@ -11,6 +11,7 @@ import threading
 import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from contextvars import copy_context
 from typing import TypeVar
 
 from api.errors import Later, Overloaded, ShuttingDown
@@ -56,7 +57,8 @@ class Lane:
             refusal = self._refusal()
             if refusal is None:
                 self._admitted += 1
-                future = self._pool.submit(self._timed, work)
+                # With the context of the request, as its logs and spans need it.
+                future = self._pool.submit(copy_context().run, self._timed, work)
         if refusal is not None:
             if after is not None:
                 after()

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping
+from typing import get_args
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
 from prometheus_client.registry import Collector
 
 from api.lanes import Lane
+from rag.llm.breaker import State
 from rag.types import Answer, Step
 
 CONTENT_TYPE = "text/plain; version=0.0.4; charset=utf-8"
@@ -18,7 +20,8 @@ _SECONDS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5
 class Metrics:
     """One registry for each app, so that several in a process do not mix."""
 
-    def __init__(self, lanes: Iterable[Lane], jobs: Callable[[], Mapping[str, int]]) -> None:
+    def __init__(self, lanes: Iterable[Lane], jobs: Callable[[], Mapping[str, int]],
+                 breakers: Callable[[], Mapping[str, State]] = dict) -> None:
         self.registry = CollectorRegistry()
         self.requests = Counter("thriftrag_requests", "Requests by route and status.", ("route", "method", "status"),
                                 registry=self.registry)
@@ -38,7 +41,7 @@ class Metrics:
                                 ("decision", "rule"), registry=self.registry)
         for kind in ("prompt", "completion", "cached", "saved"):
             self.tokens.labels(kind)
-        self.registry.register(_Standing(list(lanes), jobs))
+        self.registry.register(_Standing(list(lanes), jobs, breakers))
 
     def stage(self, step: Step) -> None:
         self.stage_seconds.labels(step.stage).observe(step.seconds)
@@ -62,9 +65,11 @@ class Metrics:
 class _Standing(Collector):
     """What is counted elsewhere, looked up when it is asked for."""
 
-    def __init__(self, lanes: list[Lane], jobs: Callable[[], Mapping[str, int]]) -> None:
+    def __init__(self, lanes: list[Lane], jobs: Callable[[], Mapping[str, int]],
+                 breakers: Callable[[], Mapping[str, State]]) -> None:
         self._lanes = lanes
         self._jobs = jobs
+        self._breakers = breakers
 
     def collect(self) -> Iterable[Metric]:
         running = GaugeMetricFamily("thriftrag_running", "Calls at work.", labels=["lane"])
@@ -77,4 +82,9 @@ class _Standing(Collector):
         jobs = GaugeMetricFamily("thriftrag_jobs", "Jobs of this process that have not ended.", labels=["state"])
         for state, count in self._jobs().items():
             jobs.add_metric([state], count)
-        return running, queued, shed, jobs
+        circuit = GaugeMetricFamily("thriftrag_reader_circuit", "1 for the state that a served reader's circuit is in.",
+                                    labels=["model", "state"])
+        for model, state in self._breakers().items():
+            for each in get_args(State):
+                circuit.add_metric([model, each], float(each == state))
+        return running, queued, shed, jobs, circuit

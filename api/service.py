@@ -7,12 +7,13 @@ import ipaddress
 import threading
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from contextvars import copy_context
 from typing import TypeVar
 from urllib.parse import urlsplit
 
 from fastapi import Request
 
-from api import audit, keys
+from api import audit, keys, tracing
 from api.asking import Books
 from api.database import Database
 from api.errors import Forbidden, RateLimited, ShuttingDown, Unauthorized
@@ -20,11 +21,13 @@ from api.ingesting import Runner, in_child
 from api.jobs import Jobs
 from api.keys import LOCAL, Key
 from api.lanes import Lane
-from api.limits import Ceilings, Places, Rates
+from api.limits import Ceilings, Places, Rates, SharedRates
 from api.metrics import Metrics
+from api.presence import Presence
 from api.settings import ServerSettings
 from api.shelf import Models, Shelf
 from api.strict import forbidden
+from api.tracing import Tracing
 from api.usage import Ledger
 from indexers.encoders import Encoder
 from rag.llm import Reader
@@ -40,10 +43,16 @@ class Service:
     """Opens the database at once and everything else when it is needed. `close` ends it."""
 
     def __init__(self, settings: Settings, server: ServerSettings, *, encoder: Encoder | None = None, reader: Reader | None = None,
-                 ingest: Runner = in_child) -> None:
+                 ingest: Runner = in_child, traces: Tracing | None = None) -> None:
+        """`encoder` and `reader`: instead of those of the settings; `traces`: instead of those of `otlp_endpoint`.
+
+        Raises:
+            StorageError, SnapshotMismatch: the database cannot be used. ConfigError: traces need what is not installed.
+        """
         self.settings = settings
         self.server = server
         self.database = Database(settings.home)
+        self.presence = Presence(settings.home, self.database)
         self.ledger = Ledger(self.database)
         self.models = Models(settings, named=server.named_models(), encoder=encoder, reader=reader)
         self.shelf = Shelf(settings, self.models, limit=server.open_collections)
@@ -51,11 +60,13 @@ class Service:
         self.searches = Lane("search", threads=server.search_threads, waiting=server.search_waiting)
         self.upkeep = Lane("upkeep", threads=server.upkeep_threads, waiting=server.upkeep_waiting)
         self.lanes = (self.asks, self.searches, self.upkeep)
-        self.jobs = Jobs(self.database, settings=settings, home_of=self.shelf.home_of, run=ingest, waiting=server.jobs_waiting)
-        self.metrics = Metrics(self.lanes, self.jobs.counts)
-        self.rates = Rates()
-        self.places = Places()
-        self.ceilings = Ceilings(self.ledger)
+        self.jobs = Jobs(self.database, settings=settings, home_of=self.shelf.home_of, run=ingest, waiting=server.jobs_waiting,
+                         presence=self.presence)
+        self.metrics = Metrics(self.lanes, self.jobs.counts, self.models.breakers)
+        self.tracing = tracing.opened(server.otlp_endpoint) if traces is None else traces
+        self.rates = SharedRates(self.database)
+        self.places = Places(self.database, self.presence)
+        self.ceilings = Ceilings(self.ledger, self.database, self.presence)
         self.draining = False
         self.closed = False
         self.hidden = {str(settings.home): "HOME", str(settings.models): "MODELS"}
@@ -66,7 +77,8 @@ class Service:
 
     async def at_door(self, work: Callable[[], T]) -> T:
         """Short work on a thread that long work cannot keep busy: who calls, what is left, the next bytes of an upload."""
-        return await asyncio.get_running_loop().run_in_executor(self._door, work)
+        # With the context of the request, as its logs and spans need it.
+        return await asyncio.get_running_loop().run_in_executor(self._door, copy_context().run, work)
 
     async def admit(self, request: Request, *, scope: str) -> Key:
         """Who calls, if they may, and if they have not called too often.
@@ -85,11 +97,16 @@ class Service:
         if not key.may(scope):
             await self.at_door(lambda: self._note_refusal(key, "scope_missing", target=scope, request_id=request_id))
             raise forbidden(scope)
-        self.rates.take(key)
+        if key.per_minute:
+            await self.at_door(lambda: self.rates.take(key))
         return key
 
+    async def place(self, key: Key) -> Callable[[], None]:
+        """What gives back the place of one request of this key. Raises RateLimited: it has as many under way as it may."""
+        return await self.at_door(lambda: self.places.take(key)) if key.at_once else self.places.take(key)
+
     def books(self, key: Key, request: Request, endpoint: str) -> Books:
-        return Books(self.ledger, self.metrics, key, str(request.state.request_id), endpoint)
+        return Books(self.ledger, self.metrics, key, str(request.state.request_id), endpoint, self.tracing)
 
     def record(self, action: str, *, key: Key, target: str = "", outcome: str = "done", request_id: str = "") -> None:
         """A line in the audit log. Blocks on the disk."""
@@ -127,6 +144,8 @@ class Service:
         self.jobs.close()
         self.shelf.close()
         self._door.shutdown(wait=True)
+        self.tracing.close()
+        self.presence.close()
         self.database.close()
 
     def _identify(self, header: str, request_id: str) -> Key:

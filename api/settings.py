@@ -28,7 +28,10 @@ class ServerSettings(BaseSettings):
 
     host: str = Field("127.0.0.1", description="address to listen on; others than loopback need API keys")
     port: int = Field(8080, ge=0, le=65535, description="port to listen on; 0 takes a free one")
+    workers: int = Field(1, ge=1, le=64, description="processes that serve; each opens its own models and collections")
     models: str = Field("", description="readers that requests may name beside the setting `reader`, separated by commas")
+    otlp_endpoint: str = Field("", description="where traces go: URL of an OpenTelemetry collector, such as "
+                               "http://127.0.0.1:4318/v1/traces; empty: none (extra otel)")
     cors_origins: str = Field("", description="web origins that browsers may call from, separated by commas; empty: none")
 
     ask_threads: int = Field(4, ge=1, le=256, description="questions answered at once")

@@ -17,6 +17,7 @@ from indexers.encoders import Encoder, open_encoder
 from rag import collection_settings
 from rag.errors import CollectionMissing, InputError
 from rag.llm import Reader
+from rag.llm.breaker import Breaker, State
 from rag.llm.open import open_reader
 from rag.models import ModelCache
 from rag.settings import Settings, overridden
@@ -66,6 +67,12 @@ class Models:
             if name not in self._readers:
                 self._readers[name] = open_reader(overridden(self._settings, {"reader": name}), cache=self._cache)
             return self._readers[name]
+
+    def breakers(self) -> dict[str, State]:
+        """The circuits of the readers behind a server that were opened, by name."""
+        with self._lock:
+            found = {name: getattr(reader, "breaker", None) for name, reader in self._readers.items()}
+        return {name: breaker.state for name, breaker in found.items() if isinstance(breaker, Breaker)}
 
     def close(self) -> None:
         with self._lock:

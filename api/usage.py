@@ -30,18 +30,30 @@ class Entry:
     seconds: float = 0.0
 
 
+@dataclass(frozen=True, slots=True)
+class Lost:
+    """What a reader took that gave no answer; counted here, for it has not said."""
+
+    prompt_tokens: int
+    completion_tokens: int
+    cost_usd: float
+
+
 class Ledger:
     """Blocks on the disk: for worker threads."""
 
     def __init__(self, database: Database) -> None:
         self._database = database
 
-    def record(self, entry: Entry, receipt: Receipt | None) -> None:
-        """Adds a row. Without a receipt nothing was spent on models, as far as anybody can tell."""
+    def record(self, entry: Entry, receipt: Receipt | None, *, lost: Lost | None = None) -> None:
+        """Adds a row. Without a receipt nothing but what was `lost` was spent on models, as far as anybody can tell."""
         now = datetime.now(UTC)
-        spent: tuple[Cell, ...] = (0, 0, 0, 0, 0, 0, 0.0) if receipt is None else (
-            receipt.prompt_tokens, receipt.completion_tokens, receipt.cached_tokens, receipt.saved_tokens, receipt.llm_calls,
-            receipt.encoder_passes, receipt.cost_usd)
+        spent: tuple[Cell, ...] = (0, 0, 0, 0, 0, 0, 0.0)
+        if lost is not None:
+            spent = (lost.prompt_tokens, lost.completion_tokens, 0, 0, 1, 0, lost.cost_usd)
+        elif receipt is not None:
+            spent = (receipt.prompt_tokens, receipt.completion_tokens, receipt.cached_tokens, receipt.saved_tokens,
+                     receipt.llm_calls, receipt.encoder_passes, receipt.cost_usd)
         self._database.write(
             "INSERT INTO usage (at, day, key, tenant, collection, model, endpoint, request, answer, outcome, prompt_tokens, "
             "completion_tokens, cached_tokens, saved_tokens, llm_calls, encoder_passes, cost_usd, seconds) "

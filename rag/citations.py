@@ -81,6 +81,11 @@ def _behind(line: _Line, members: Members, sentences: Sequence[str]) -> _Line | 
     return max(found, key=lambda other: (len(other.terms & said), len(other.terms & line.terms)), default=None)
 
 
+def cited(passage: Passage, index: int) -> Citation:
+    """The citation of one sentence of a passage."""
+    return _citation(_line(passage, index))
+
+
 def _supporting(sentence: str, lines: Sequence[_Line], asked: frozenset[str]) -> list[tuple[_Line, Support]]:
     marked = set(prompts.marks(sentence))
     bare = prompts.without_marks(sentence, tuple(marked))

@@ -6,6 +6,11 @@ Messages never carry document text or secrets.
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from rag.types import Usage
+
 
 class RagError(Exception):
     """`code` is stable and machine-readable, `message` names the value, `hint` says how to fix it."""
@@ -105,11 +110,18 @@ class StorageError(RagError):
 
 
 class UpstreamError(RagError):
+    """`passing`: the server was at fault, whatever it was asked; it may be back later. `retry_after_s`: when to try again, where
+    that is known. `spent`: tokens that it took all the same, counted on our side."""
+
     code = "upstream_failed"
+    passing = False
+    retry_after_s: float | None = None
+    spent: Usage | None = None
 
 
 class ModelUnavailable(UpstreamError):
     code = "model_unavailable"
+    passing = True
 
 
 class ModelCorrupt(UpstreamError):

@@ -23,9 +23,11 @@ from optimizers.sufficiency import sufficiency
 from rag import citations, clustered_route, ledger, prompts, rewriting
 from rag.checks import clean_question
 from rag.conversation import Turn
-from rag.errors import DeadlineExceeded, QuestionTooLong
+from rag.errors import DeadlineExceeded, QuestionTooLong, UpstreamError
+from rag.extractive import quoted
 from rag.filters import Filter
 from rag.llm import Generation, Message, Reader
+from rag.llm.absent import AbsentReader
 from rag.memory import Memory, Recalled, Stored
 from rag.pooling import Recent, SentenceVectors, pooled
 from rag.recall import Asking
@@ -159,6 +161,15 @@ class Pipeline:
             QuestionEmpty, QuestionTooLong, BudgetError, CostExceeded, DeadlineExceeded, UpstreamError.
         """
         run = self._run(question, budget, hooks, where, history=history)
+        try:
+            return self._asked_reader(run)
+        except UpstreamError as error:
+            # It could not even count: without it then. What fails in the call itself is met where the context is at hand.
+            if self.settings.fallback == "none" or isinstance(self.reader, AbsentReader):
+                raise
+            return replace(self, reader=AbsentReader(self.reader, error))._asked_reader(run)
+
+    def _asked_reader(self, run: _Run) -> Answer:
         limit = self._context_limit(run)
         self._recall(run, limit)
         if run.recalled is not None and run.recalled.answer is not None:
@@ -468,7 +479,14 @@ class Pipeline:
         if naive is None:
             naive = self.reader.prompt_tokens(messages)
         run.step("render", since, tokens=context.tokens, passages=len(context.passages))
-        generation = self._generate(run, messages)
+        try:
+            generation = self._generate(run, messages)
+        except UpstreamError as error:
+            if self.settings.fallback == "none":
+                raise
+            if error.spent is not None:
+                run.usage, run.counted = run.usage + error.spent, False
+            return self._extracted(run, context, naive=naive, error=error)
         return self._checked(run, generation, context, naive=naive)
 
     def _members(self, chunk: Chunk) -> Sequence[Chunk] | None:
@@ -476,6 +494,14 @@ class Pipeline:
 
     def _messages(self, run: _Run, context: Context) -> list[Message]:
         return prompts.build(run.asked.told, context.text, overall=run.overall)
+
+    def _extracted(self, run: _Run, context: Context, *, naive: int, error: UpstreamError) -> Answer:
+        """What the documents themselves say, where the reader says nothing."""
+        since = time.monotonic()
+        found = quoted(context, weights=self.searcher.bm25.idf(lexical.words(run.question)))
+        run.record("extract", since, error=error.code, sentences=len(found.citations))
+        return self._finish(run, context, naive=naive, verdict="degraded", reason=f"reader_failed: {error.message}",
+                            text=found.text, cited=found.citations)
 
     def _generate(self, run: _Run, messages: Sequence[Message]) -> Generation:
         since = time.monotonic()

@@ -38,6 +38,7 @@ _CHOICES: dict[str, tuple[str, ...]] = {
     "second_look": ("auto", "off"),
     "rewriter": ("auto", "off", "feedback", "bridge", "llm"),
     "clustered": ("auto", "off", "always"),
+    "fallback": ("none", "extracts"),
     "backend": ("local", "qdrant"),
     "memory": ("off", "watch", "count", "calibrated"),
     "answer_cache": ("off", "on"),
@@ -74,6 +75,12 @@ class Settings:
     reader_api_key: str = _setting("", "key for reader_url", secret=True)
     reader_tokenizer: str = _setting("", "tokenizer.json that counts for reader_url; empty asks the server's /tokenize")
     reader_window: int = _setting(0, "context window at reader_url, in tokens; 0 asks the server", low=0, high=100_000_000)
+    reader_failures: int = _setting(5, "failures of reader_url in a row after which it is left alone for a while; 0 always asks it",
+                                    low=0, high=1000)
+    reader_rest_s: float = _setting(15.0, "how long it is left alone, in seconds, before one question tries it again", low=0.1,
+                                    high=3600)
+    fallback: str = _setting("none", "what is told when the reader fails: none (an error), or extracts (the best sentences of the "
+                             "context, word for word, marked degraded)", query=True)
     reader_cache_gb: int = _setting(1, "memory for the embedded reader's prefix cache, in GiB", low=1, high=512)
     reader_max_tokens: int = _setting(64, "longest answer, in tokens", low=1, high=4096, answers=True, query=True)
 

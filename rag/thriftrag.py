@@ -244,13 +244,18 @@ class ThriftRAG:
                              hint="Use feedback, bridge or auto; or ask the question.")
         if rewriter == "off" or mode != "hybrid":
             known: Mode = mode  # type: ignore[assignment]  # checked above
-            found = searcher.find(cleaned, mode=known, k=k, where=condition, settings=settings)
+            vector = None
+            if mode == "dense" or (mode == "hybrid" and "dense" in configuration.listed(settings.origins)):
+                [vector], _ = self._sentence_vectors(searcher).get([cleaned])    # kept: who searches again pays no encoder
+            found = searcher.find(cleaned, mode=known, k=k, vector=vector, where=condition, settings=settings)
         else:
             found = rewriting.searched(cleaned, searcher=searcher, k=k, where=condition, settings=settings)
         told = searcher.explain(cleaned, found) if explain else None
         matches = told if told is not None else [None] * len(found.hits)
         hits = [Hit(hit.chunk, hit.score, hit.origins, terms) for hit, terms in zip(found.hits, matches, strict=True)]
         notes = found.plan.notes if told is not None or not explain else (*found.plan.notes, _no_terms(found.plan.origins))
+        if k > searcher.snapshot.size:
+            notes = (*notes, f"k = {k} is more than the {searcher.snapshot.size} passages of the collection.")
         return SearchResult(tuple(hits), found.plan.origins, notes)
 
     def _summaries(self, searcher: Searcher, query: str, *, k: int, where: Filter | None) -> SearchResult:
@@ -430,15 +435,19 @@ class ThriftRAG:
         if selector is not None:
             settings = dataclasses.replace(settings, selector=checked_selector(selector))
         searcher = self._current()
+        vectors = self._sentence_vectors(searcher)
         with self._lock:
-            if self._vectors is None:
-                self._vectors = SentenceVectors(searcher.encoder)
-            vectors = self._vectors
             if self._clusters is None or self._clusters[0] is not searcher:
                 self._clusters = searcher, Clustered(searcher.snapshot)
             clusters = self._clusters[1]
         memory = None if settings.memory == settings.answer_cache == "off" else self._remembering(searcher.snapshot)
         return Pipeline(searcher, self.reader, vectors, settings, self._recent, self._cross(settings), clusters, memory)
+
+    def _sentence_vectors(self, searcher: Searcher) -> SentenceVectors:
+        with self._lock:
+            if self._vectors is None:
+                self._vectors = SentenceVectors(searcher.encoder)
+            return self._vectors
 
     def _cross(self, settings: Settings) -> CrossEncoder | None:
         """The cross-encoder that these settings ask for, made once; None where there is none for the embedder or it is off."""

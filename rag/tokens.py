@@ -12,7 +12,7 @@ from threading import Lock
 from typing import TYPE_CHECKING, Literal, Protocol
 from urllib.parse import urlsplit, urlunsplit
 
-from rag.errors import ModelCorrupt, ModelUnavailable
+from rag.errors import ModelCorrupt, ModelUnavailable, UpstreamError
 
 if TYPE_CHECKING:
     import httpx
@@ -36,6 +36,15 @@ class TokenCounter(Protocol):
     def count(self, text: str) -> int: ...
 
     def count_many(self, texts: Sequence[str]) -> list[int]: ...
+
+
+class Guard(Protocol):
+    """Knows whether a server is worth asking: `rag.llm.breaker`."""
+
+    def check(self) -> None:
+        """Raises ModelUnavailable where it is not."""
+
+    def failed(self, error: UpstreamError) -> None: ...
 
 
 class FileTokenizer:
@@ -110,12 +119,13 @@ class ServerTokenizer:
     """
 
     def __init__(self, base_url: str, *, model: str, estimate: Callable[[], TokenCounter], api_key: str = "",
-                 timeout_s: float = 10.0) -> None:
-        """`estimate` is called when it is needed, as often as that."""
+                 timeout_s: float = 10.0, guard: Guard | None = None) -> None:
+        """`estimate` is called when it is needed, as often as that. `guard`: of the server, shared with who else asks it."""
         self._root = base_url.rstrip("/").removesuffix("/v1")
         self._model = model
         self._headers = {"Authorization": f"Bearer {api_key}"} if api_key else {}
         self._timeout_s = timeout_s
+        self._guard = guard
         self._estimate = estimate
         self._dialect: Dialect | None = None
         self._counts: OrderedDict[str, int] = OrderedDict()
@@ -190,6 +200,16 @@ class ServerTokenizer:
 
     def _ask(self, path: str, body: Mapping[str, object]) -> Mapping[str, object]:
         """The answer's object; empty if the server refuses or answers with something else."""
+        if self._guard is None:
+            return self._posted(path, body)
+        self._guard.check()
+        try:
+            return self._posted(path, body)
+        except ModelUnavailable as error:
+            self._guard.failed(error)
+            raise
+
+    def _posted(self, path: str, body: Mapping[str, object]) -> Mapping[str, object]:
         import httpx
 
         with self._lock:

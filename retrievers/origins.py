@@ -6,7 +6,7 @@ from __future__ import annotations
 
 import unicodedata
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 from indexers.encoders import Encoder, term_weights
@@ -37,7 +37,20 @@ class Plan:
 
 
 def planned(question: str, *, mode: Mode, origins: Sequence[str], snapshot: Snapshot, encoder: Encoder) -> Plan:
-    """The plan for one question. `origins`: what hybrid fuses; those that the collection lacks are left out of it.
+    """The plan for one question; a note where the encoder reads only its beginning. See `_planned`."""
+    plan = _planned(question, mode=mode, origins=origins, snapshot=snapshot, encoder=encoder)
+    # No text has more tokens than characters, but for two around it.
+    if "dense" not in plan.origins or len(question) + 2 <= encoder.max_tokens:
+        return plan
+    [tokens] = encoder.count([question])
+    if tokens <= encoder.max_tokens:
+        return plan
+    note = f"The question has {tokens} encoder tokens; its first {encoder.max_tokens} were searched by meaning."
+    return replace(plan, notes=(*plan.notes, note))
+
+
+def _planned(question: str, *, mode: Mode, origins: Sequence[str], snapshot: Snapshot, encoder: Encoder) -> Plan:
+    """The origins for one question. `origins`: what hybrid fuses; those that the collection lacks are left out of it.
 
     A query without any term is searched by meaning where its words are stop words, by words where its script, or that of most of
     its letters, is not Latin; hybrid goes on with its other origins.

@@ -18,8 +18,9 @@ from api.ingesting import Order, Runner
 from api.keys import Terms
 from api.service import Service
 from api.settings import ServerSettings
+from api.tracing import Tracing
 from rag.errors import ModelTimeout
-from rag.llm import Generation, Message
+from rag.llm import Generation, Message, Reader
 from rag.settings import Settings, load
 from rag.thriftrag import ThriftRAG
 from rag.types import IngestReport, OnProgress, Progress
@@ -167,25 +168,25 @@ def make_collection(settings: Settings, encoder: WordEncoder, *, name: str = "de
 
 @contextmanager
 def live(home: Path, *, runner: Runner | None = None, collection: bool = True, settings: Mapping[str, object] | None = None,
-         **limits: Any) -> Iterator[Live]:
-    """A server with one collection, `default`, of `RECORDS`. `limits`: server settings."""
+         traces: Tracing | None = None, reader: Reader | None = None, **limits: Any) -> Iterator[Live]:
+    """A server with one collection, `default`, of `RECORDS`. `reader`: another than the paced one. `limits`: server settings."""
     chosen = make_settings(home, **(settings or {}))
-    encoder, reader = WordEncoder(), PacedReader()
+    encoder, paced = WordEncoder(), PacedReader()
     ingestion = Ingestion(encoder)
     if collection:
         make_collection(chosen, encoder)
-    service = Service(chosen, ServerSettings(**{"port": 0, "drain_s": 5.0, **limits}), encoder=encoder, reader=reader,
-                      ingest=runner or ingestion)
+    service = Service(chosen, ServerSettings(**{"port": 0, "drain_s": 5.0, **limits}), encoder=encoder, reader=reader or paced,
+                      ingest=runner or ingestion, traces=traces)
     listening = server.bind(service)
     running = server.Draining(service)
     thread = threading.Thread(target=running.run, args=([listening],), daemon=True)
     thread.start()
     wait_until(lambda: running.started or not thread.is_alive())
-    made = Live(service, server.url_of(listening), running, thread, reader, ingestion, home)
+    made = Live(service, server.url_of(listening), running, thread, paced, ingestion, home)
     try:
         yield made
     finally:
-        reader.gate.set()
+        paced.gate.set()
         ingestion.gate.set()
         for client in made.clients:
             client.close()

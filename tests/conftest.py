@@ -10,6 +10,20 @@ import pytest
 from rag.models import ModelCache
 from rag.settings import Settings, load
 
+# How much the fuzz tests try; docs/api.md has the command for a long run.
+FUZZ = "--fuzz"
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption(FUZZ, type=int, default=300, help="bodies that the fuzz tests send, and ten times as many as files")
+
+
+@pytest.fixture(scope="session")
+def fuzz(request: pytest.FixtureRequest) -> int:
+    """How many bodies to try."""
+    return int(request.config.getoption(FUZZ))
+
+
 SAMPLE = Path(__file__).parent.parent / "eval" / "data" / "sample"
 
 

@@ -70,7 +70,7 @@ async def begin(service: Service, request: Request, body: AskRequest, key: Key, 
 
     with ExitStack() as taken:
         taken.callback(service.ended, flag)
-        taken.callback(service.places.take(key))
+        taken.callback(await service.place(key))
         taken.callback(await service.at_door(lambda: service.ceilings.take(key, _cost(question, kb))))
         held = taken.pop_all()
     books = service.books(key, request, endpoint)
@@ -84,12 +84,10 @@ def _checked(service: Service, body: AskRequest, key: Key, answer_tokens: int | 
              carried_tokens: int) -> tuple[Question, ThriftRAG]:
     """Everything that can be refused without asking the collection anything."""
     server = service.server
-    if body.selector is not None and body.selector not in choices("selector"):
-        raise InputError(f"Unknown selector {shown(body.selector)}.", field="selector",
-                         hint=f"Use one of {', '.join(choices('selector'))}.")
-    if body.rewriter is not None and body.rewriter not in choices("rewriter"):
-        raise InputError(f"Unknown rewriter {shown(body.rewriter)}.", field="rewriter",
-                         hint=f"Use one of {', '.join(choices('rewriter'))}.")
+    for setting, chosen in (("selector", body.selector), ("rewriter", body.rewriter), ("fallback", body.fallback)):
+        if chosen is not None and chosen not in choices(setting):
+            raise InputError(f"Unknown {setting} {shown(chosen)}.", field=setting,
+                             hint=f"Use one of {', '.join(choices(setting))}.")
     name = service.shelf.named(key, body.collection)
     text = clean_question(body.question, limit=service.settings.max_question_chars)
     where = filter_of(body.filters)
@@ -105,6 +103,7 @@ def _checked(service: Service, body: AskRequest, key: Key, answer_tokens: int | 
     question = Question(text=text, collection=name, model=model, budget_tokens=budget,
                         max_cost_usd=body.max_cost_usd or kb.settings.max_cost_usd or None, deadline_s=deadline,
                         selector=body.selector, where=where, answer_tokens=shorter, rewriter=body.rewriter, memory=body.memory,
+                        fallback=body.fallback,
                         history=tuple(Turn(turn.role, turn.content) for turn in body.history))
     return question, kb
 

@@ -78,7 +78,12 @@ async def _events(service: Service, job: Job, key: Key) -> AsyncGenerator[bytes,
             try:
                 await asyncio.wait_for(changed.wait(), _LOOK_S)
             except TimeoutError:
-                continue
+                if service.jobs.here(job):
+                    continue
+                row = (await service.upkeep.run(lambda: service.jobs.get(key, job.id))).to_dict()
+                if row == newest:
+                    continue
+                note(row)
             changed.clear()
             row = newest
             if row["state"] in ENDED:

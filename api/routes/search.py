@@ -40,7 +40,7 @@ async def search(request: Request, body: SearchRequest, caller: Caller) -> Respo
         kb = service.shelf.open(caller, name)
         return asking.search(lambda: kb.find(query, mode=body.mode, k=body.k, where=where), question, books=books)
 
-    future = service.searches.submit(work, after=service.places.take(caller))
+    future = service.searches.submit(work, after=await service.place(caller))
     found = await result_of(future, receive=request.receive, call_off=lambda: None)
     return as_json({"query": query, **found.to_dict()})
 

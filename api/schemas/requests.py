@@ -40,6 +40,9 @@ class Terms(Strict):
                                      description="Most seconds for this answer, waiting in line included.", examples=[30.0])
     selector: str | None = Field(None, max_length=64, description="How the context is chosen.",
                                  json_schema_extra={"enum": [*_SELECTORS, None]})
+    fallback: str | None = Field(None, max_length=64, json_schema_extra={"enum": [*choices("fallback"), None]}, description=(
+        "What is told when the reader fails: none (an error), or extracts (the best sentences of the context, word for word, with "
+        "the verdict `degraded`)."))
     filters: Filters = None
     memory: bool = Field(True, description="Whether memory may serve, where the collection's settings switch it on; false always "
                                            "searches and asks the reader.")

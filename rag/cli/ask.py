@@ -22,6 +22,7 @@ EXAMPLES = options.examples(
     'thriftrag ask "Who signs?" --trace-plot search.png            # a picture of the search for a context',
     'thriftrag ask "Summarise the refund rules" --stream           # words as they come',
     'thriftrag ask "Who signs?" --max-cost 0.001 --deadline 20     # at most a tenth of a cent and 20 seconds',
+    'thriftrag ask "Who signs?" --fallback extracts                # the passages themselves where the model server is down',
     'thriftrag ask "Who signs?" --where "year >= 2020"             # from documents whose metadata match',
     'thriftrag ask "And who founded it?" --history talk.json       # a follow-up question, with what was said before',
     "thriftrag ask - --json < question.txt                         # for scripts: the answer object of the API",
@@ -56,6 +57,9 @@ def ask(
         "--model", metavar="NAME", autocompletion=complete.models,
         help="Reader: a name from `thriftrag models list`, a folder, a GGUF file, or a model at reader_url. "
              f"{options.default('reader')}")] = None,
+    fallback: Annotated[str | None, typer.Option(
+        "--fallback", metavar="WHAT", help="When the reader fails: none (an error), or extracts (the best sentences of the "
+                                           f"context, word for word). {options.default('fallback')}")] = None,
     as_json: options.Json = False,
     trace: Annotated[bool, typer.Option(
         "--trace", help="Show what was considered, kept and dropped, why, and the time of each stage.")] = False,
@@ -76,6 +80,7 @@ def ask(
                          code="usage", field="stream", hint="Leave one of them out.")
     tokens, dollars, seconds = checks.budget(budget), checks.max_cost(max_cost), checks.deadline(deadline)
     chosen = checks.choice(selector, flag="--selector", known=choices("selector"))
+    instead = checks.choice(fallback, flag="--fallback", known=choices("fallback"))
     condition, picture = as_filter(where), search_plot.checked(trace_plot)
     way, said = checks.choice(rewriter, flag="--rewriter", known=choices("rewriter")), checks.history(history)
     ways: list[SearchPath] = []
@@ -91,6 +96,7 @@ def ask(
                               changes={"rewriter": way} if way else None, history=said,
                               on_token=live.write if live else None, on_step=spinner.on_step,
                               on_search=ways.append if picture else None,
+                              changes={} if instead is None else {"fallback": instead},
                               cancelled=lambda: cancelled() or (live is not None and live.lost is not None))
 
         ended = interrupt.run(work, kept=edge.UNCHANGED)

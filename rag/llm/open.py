@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 from rag.llm import Reader
 from rag.settings import Settings
-from rag.tokens import ByteEstimate, FileTokenizer, ServerTokenizer, TokenCounter
+from rag.tokens import ByteEstimate, FileTokenizer, ServerTokenizer, TokenCounter, public_url
 from rag.types import OnProgress, no_progress
 
 if TYPE_CHECKING:
@@ -35,10 +35,13 @@ def open_reader(settings: Settings, *, cache: ModelCache, prefix_cache: bool = T
 
 
 def _served(settings: Settings, cache: ModelCache) -> Reader:
+    from rag.llm.breaker import Breaker
     from rag.llm.card import read_chat
     from rag.llm.chat import ChatEncoder
     from rag.llm.openai_compatible import OpenAICompatibleReader
 
+    breaker = Breaker(f"The model server at {public_url(settings.reader_url)}", failures=settings.reader_failures,
+                      rest_s=settings.reader_rest_s)
     tokenizer: TokenCounter
     chat = None
     if settings.reader_tokenizer:
@@ -48,9 +51,9 @@ def _served(settings: Settings, cache: ModelCache) -> Reader:
             chat = ChatEncoder(named, template=card.chat_template, bos_token=card.bos_token, eos_token=card.eos_token)
     else:
         tokenizer = ServerTokenizer(settings.reader_url, model=settings.reader, api_key=settings.reader_api_key,
-                                    estimate=functools.cache(lambda: estimate(cache)))
+                                    estimate=functools.cache(lambda: estimate(cache)), guard=breaker)
     return OpenAICompatibleReader(settings.reader_url, model=settings.reader, tokenizer=tokenizer, chat=chat,
-                                  api_key=settings.reader_api_key, context_window=settings.reader_window or None)
+                                  api_key=settings.reader_api_key, context_window=settings.reader_window or None, breaker=breaker)
 
 
 def _named_tokenizer(named: str) -> FileTokenizer:

@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import queue
+import random
 import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
@@ -17,12 +18,15 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 
-from rag.errors import ConfigError, ModelUnavailable
+from rag.errors import ConfigError, ModelTimeout, ModelUnavailable, UpstreamError
 from rag.llm import Generation, Message
+from rag.llm.absent import UNSTATED_WINDOW
+from rag.llm.breaker import Breaker
 from rag.llm.chat import ChatEncoder
 from rag.llm.server_errors import Asked, Failure, broken_off, from_status, not_a_stream, reported, unreachable
 from rag.llm.stream import Event, Followed, follow
 from rag.tokens import ServerTokenizer, TokenCounter, public_url
+from rag.types import Usage
 
 if TYPE_CHECKING:
     from openai import AsyncOpenAI
@@ -33,7 +37,6 @@ LONGEST_PAUSE_S = 30.0          # a server that asks for more is not waited for
 CONNECT_S = 10.0
 STALL_S = 120.0
 USAGE_S = 2.0                   # what a server gets to send the bill after the answer
-UNSTATED_WINDOW = 8192
 # Of the chat format, by OpenAI's own counting recipe, where the server cannot count the whole prompt.
 _PER_MESSAGE, _PER_PROMPT = 4, 3
 _OF_SCHEMAS = ("response_format", "schema", "grammar", "guided")
@@ -48,7 +51,11 @@ class _Call:
     deadline: float | None
     inbox: queue.SimpleQueue[Event] = field(default_factory=queue.SimpleQueue)
     usage: tuple[int, int, int] | None = None      # prompt, completion, cached
-    text_came: bool = False
+    said: list[str] = field(default_factory=list)
+
+    @property
+    def text_came(self) -> bool:
+        return bool(self.said)
 
     def __call__(self, timeout_s: float) -> Event | None:
         try:
@@ -68,8 +75,10 @@ class OpenAICompatibleReader:
     """Opening it does not touch the network."""
 
     def __init__(self, base_url: str, *, model: str, tokenizer: TokenCounter, chat: ChatEncoder | None = None,
-                 api_key: str = "", context_window: int | None = None, stall_s: float = STALL_S) -> None:
+                 api_key: str = "", context_window: int | None = None, stall_s: float = STALL_S,
+                 breaker: Breaker | None = None, jitter: Callable[[], float] = random.random) -> None:
         """`chat` is the model's chat template where it is known here, `context_window` its window: None asks the server.
+        `breaker`: None asks the server however often it has failed. `jitter`, in [0, 1), spreads the pauses before attempts.
 
         Raises:
             ConfigError: `base_url` is not an HTTP address.
@@ -83,6 +92,8 @@ class OpenAICompatibleReader:
         self._api_key = api_key
         self._window = context_window
         self._stall_s = stall_s
+        self.breaker = breaker or Breaker(model, failures=0, rest_s=0)
+        self._jitter = jitter
         self._quirks: set[str] = set()
         self._client: AsyncOpenAI | None = None
         self._loop: asyncio.AbstractEventLoop | None = None
@@ -92,7 +103,12 @@ class OpenAICompatibleReader:
     @property
     def context_window(self) -> int:
         if self._window is None:
-            self._window = ask_window(self._base_url, model=self.name, api_key=self._api_key) or UNSTATED_WINDOW
+            self.breaker.check()
+            try:
+                self._window = ask_window(self._base_url, model=self.name, api_key=self._api_key) or UNSTATED_WINDOW
+            except ModelUnavailable as error:
+                self.breaker.failed(error)
+                raise
         return self._window
 
     def prompt_tokens(self, messages: Sequence[Message]) -> int:
@@ -122,6 +138,15 @@ class OpenAICompatibleReader:
                   on_token: Callable[[str], None] | None = None, deadline: float | None,
                   cancelled: Callable[[], bool] | None, further: Mapping[str, Any]) -> Generation:
         """`further`: parameters of this request alone."""
+        with self.breaker.call() as judged:
+            found = self._generated(messages, max_tokens=max_tokens, stop=stop, on_token=on_token, deadline=deadline,
+                                    cancelled=cancelled, further=further)
+            judged.conclusive = bool(found.text) or found.finish not in ("cancelled", "deadline")
+            return found
+
+    def _generated(self, messages: Sequence[Message], *, max_tokens: int, stop: Sequence[str],
+                   on_token: Callable[[str], None] | None, deadline: float | None,
+                   cancelled: Callable[[], bool] | None, further: Mapping[str, Any]) -> Generation:
         started = time.monotonic()
         asked = Asked(public_url(self._base_url), self.name, self._api_key, messages)
         call = _Call(asked, deadline)
@@ -134,6 +159,12 @@ class OpenAICompatibleReader:
         try:
             followed = follow(call, name=f"{self.name} at {asked.url}", stop=stop, on_token=on_token, deadline=deadline,
                               cancelled=cancelled, stall_s=self._stall_s)
+        except UpstreamError as error:
+            if call.text_came or isinstance(error, ModelTimeout):      # it has read the prompt, as far as anybody can tell
+                prompt, completion, _ = self._uncounted(messages, "".join(call.said), len(call.said))
+                error.spent = Usage(prompt_tokens=prompt, completion_tokens=completion, llm_calls=1,
+                                    llm_seconds=time.monotonic() - started)
+            raise
         finally:
             task.cancel()
         prompt, completion, cached = call.usage or self._counted(messages, followed)
@@ -156,8 +187,13 @@ class OpenAICompatibleReader:
         if followed.finish in ("stop", "length"):
             with contextlib.suppress(ModelUnavailable):     # it has just answered: losing the answer for a count is worse
                 return self.prompt_tokens(messages), self.tokenizer.count(followed.text), 0
+        return self._uncounted(messages, followed.text, followed.pieces)
+
+    def _uncounted(self, messages: Sequence[Message], text: str, pieces: int) -> tuple[int, int, int]:
+        """Tokens of a request that broke off, without asking anybody."""
         count = self.tokenizer.count_offline if isinstance(self.tokenizer, ServerTokenizer) else self.tokenizer.count
-        return chat_tokens(messages, count), max(count(followed.text), followed.pieces), 0
+        prompt = chat_tokens(messages, count) if self._chat is None else len(self._chat.encode(messages))
+        return prompt, max(count(text), pieces), 0
 
     def _running(self) -> tuple[AsyncOpenAI, asyncio.AbstractEventLoop]:
         """The client and its loop, started with the first request."""
@@ -186,7 +222,10 @@ class OpenAICompatibleReader:
             if quirk is not None and quirk not in self._quirks:
                 self._quirks.add(quirk)
                 continue
-            wait = pause if failure.wait_s is None else failure.wait_s
+            # Spread, so that those whom one failure struck do not all come back at once; never before the server's own time.
+            wait = pause * (0.5 + self._jitter() / 2)
+            if failure.wait_s is not None:
+                wait = failure.wait_s + self._jitter() * FIRST_PAUSE_S
             late = call.deadline is not None and time.monotonic() + wait >= call.deadline
             if call.text_came or not failure.again or attempt == ATTEMPTS or late or wait > LONGEST_PAUSE_S:
                 call.inbox.put(Event(error=failure.error))
@@ -238,7 +277,8 @@ async def _read(stream: Any, call: _Call) -> Failure | None:
         for choice in (chunk.choices or [])[:1]:
             text = (choice.delta.content if choice.delta is not None else None) or ""
             done = choice.finish_reason or done
-        call.text_came = call.text_came or bool(text)
+        if text:
+            call.said.append(text)
         call.inbox.put(Event(text=text))
     if done is not None:
         call.inbox.put(Event(done="length" if done == "length" else "stop"))

@@ -3,13 +3,17 @@ repeat what the server said only where it does not repeat the prompt."""
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
+from datetime import UTC, datetime
+from email.utils import parsedate_to_datetime
 
 from rag.errors import ModelRefused, ModelUnavailable, RagError
 from rag.llm import Message
 
-_BUSY = {429, 500, 502, 503, 504}
+_BUSY = {429, 502, 503, 504}       # worth another attempt: nothing was generated
+_BROKEN = {500}                     # the server's fault, but it may have worked, and been paid, before it failed
 _ECHO = 24                      # characters in a row that count as a repeated prompt
 _SAID = 200
 
@@ -52,12 +56,14 @@ def not_a_stream(asked: Asked) -> Failure:
 
 def reported(asked: Asked, *, said: str) -> Failure:
     """An error inside a stream that had begun well."""
-    return Failure(ModelRefused(f"The model server at {asked.url} reported an error{_quoted(asked, said)}.",
-                                hint="Look at the server's log."))
+    error = ModelRefused(f"The model server at {asked.url} reported an error{_quoted(asked, said)}.",
+                         hint="Look at the server's log.")
+    error.passing = True
+    return Failure(error)
 
 
-def from_status(asked: Asked, *, status: int, said: str, retry_after: str | None) -> Failure:
-    """An answer with an error status."""
+def from_status(asked: Asked, *, status: int, said: str, retry_after: str | None, now: datetime | None = None) -> Failure:
+    """An answer with an error status. `now`: for a `Retry-After` that is a date; the clock where None."""
     if status in (401, 403):
         what = "refused the key" if asked.api_key else "wants a key"
         return Failure(ModelRefused(f"The model server at {asked.url} {what} (status {status}).",
@@ -66,12 +72,16 @@ def from_status(asked: Asked, *, status: int, said: str, retry_after: str | None
         hint = "Set `reader` to a model that the server lists under /models, or `thriftrag ask --model NAME`."
         if not asked.url.endswith("/v1"):
             hint += " If the address is wrong: it usually ends in /v1."
-        return Failure(ModelUnavailable(f"The server at {asked.url} has no model {asked.model!r} (status 404).", hint=hint))
-    if status in _BUSY:
-        kind = ModelRefused if status in (429, 500) else ModelUnavailable
+        missing = ModelUnavailable(f"The server at {asked.url} has no model {asked.model!r} (status 404).", hint=hint)
+        missing.passing = False
+        return Failure(missing)
+    if status in _BUSY or status in _BROKEN:
+        kind = ModelUnavailable if status in (502, 503, 504) else ModelRefused
         hint = "Wait, or use a plan that allows more." if status == 429 else "Look at the server's log."
         error = kind(f"The model server at {asked.url} answered with status {status}{_quoted(asked, said)}.", hint=hint)
-        return Failure(error, again=True, wait_s=_seconds(retry_after))
+        error.passing = True
+        error.retry_after_s = wait_s = _seconds(retry_after, now=now)
+        return Failure(error, again=status in _BUSY, wait_s=wait_s)
     said = _quoted(asked, said)
     return Failure(ModelRefused(f"The model server at {asked.url} refused the request (status {status}){said}.",
                                 hint="Check `reader`, and that the prompt fits the model."))
@@ -89,9 +99,16 @@ def _echoes(asked: Asked, said: str) -> bool:
     return any(said[at:at + _ECHO] in prompt for at in range(len(said) - _ECHO + 1))
 
 
-def _seconds(retry_after: str | None) -> float | None:
-    """The header in seconds; its other form, a date, counts as absent."""
-    try:
-        return max(0.0, float(retry_after)) if retry_after is not None else None
-    except ValueError:
+def _seconds(retry_after: str | None, *, now: datetime | None) -> float | None:
+    """The header in seconds from now, in either of its forms; None where there is none, or it is neither."""
+    if retry_after is None:
         return None
+    try:
+        seconds = float(retry_after)
+    except ValueError:
+        try:
+            at = parsedate_to_datetime(retry_after)
+        except ValueError:
+            return None
+        seconds = (at.replace(tzinfo=at.tzinfo or UTC) - (now or datetime.now(UTC))).total_seconds()
+    return max(0.0, seconds) if math.isfinite(seconds) else None

@@ -171,7 +171,7 @@ def test_an_error_in_the_callers_callback_ends_the_request(open_reader: Open) ->
     (404, ModelUnavailable, 1, "/models"),
     (400, ModelRefused, 1, "reader"),
     (429, ModelRefused, 3, "Wait"),
-    (500, ModelRefused, 3, "log"),
+    (500, ModelRefused, 1, "log"),
     (503, ModelUnavailable, 3, "log"),
 ])
 def test_each_status_has_its_error_and_only_passing_ones_are_tried_again(

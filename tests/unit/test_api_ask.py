@@ -13,8 +13,12 @@ import httpx
 import pytest
 
 from rag.errors import ModelUnavailable
+from rag.llm.breaker import Breaker
+from rag.llm.openai_compatible import OpenAICompatibleReader
 from rag.thriftrag import ThriftRAG
+from rag.tokens import ByteEstimate, ServerTokenizer
 from tests.api_fakes import QUESTION, Live, events, live, problem, wait_until
+from tests.fake_server import FakeServer, Script
 
 
 @pytest.fixture
@@ -106,6 +110,67 @@ def test_a_reader_that_is_down_gives_503_and_when_to_come_again(served: Live) ->
     assert int(response.headers["retry-after"]) >= 1
     streamed = events(served.ask(stream=True).text)
     assert (streamed[-1][0], streamed[-1][1]["error"]["code"]) == ("error", "model_unavailable")
+
+
+def test_who_allows_it_gets_extracts_when_the_reader_is_down(served: Live) -> None:
+    served.reader.error = ModelUnavailable("Nothing answers at http://127.0.0.1:9/v1.", hint="Start it.")
+    answer = served.ask(fallback="extracts").json()
+    assert answer["verdict"] == "degraded"
+    assert answer["reason"].startswith("reader_failed: Nothing answers")
+    assert "warranty of 27 months. [1]" in answer["answer"]
+    document = served.client().get("/v1/collections/default/documents/pump").json()["text"]
+    assert all(cited["quote"] == document[cited["start"]:cited["end"]] for cited in answer["citations"])
+    assert [step["stage"] for step in answer["trace"]][-1] == "extract"
+    told = dict(events(served.ask(fallback="extracts", stream=True).text))
+    assert (told["done"]["verdict"], told["citations"]["answer"]) == ("degraded", answer["answer"])
+    problem(served.ask(fallback="none"), 503, "model_unavailable")
+    problem(served.ask(fallback="guess"), 422, "input_invalid")
+    rows = served.client().get("/v1/usage", params={"group_by": "outcome"}).json()["rows"]
+    assert {row["outcome"]: row["requests"] for row in rows} == {"degraded": 2, "model_unavailable": 1}
+
+
+def test_the_setting_allows_it_for_all(tmp_path: Path) -> None:
+    with live(tmp_path, settings={"fallback": "extracts"}) as served:
+        served.reader.error = ModelUnavailable("Nothing answers.")
+        assert served.ask().json()["verdict"] == "degraded"
+        problem(served.ask(fallback="none"), 503, "model_unavailable")
+
+
+def test_a_circuit_that_is_open_is_not_waited_for_and_closes_by_itself(tmp_path: Path) -> None:
+    """A model server that is down: after two failures it is left alone, and a minute later one question tries it again."""
+    now = [1000.0]
+    breaker = Breaker("The model server", failures=2, rest_s=60.0, clock=lambda: now[0])
+    with FakeServer(*[Script(status=500)] * 2, Script(words=("27 months", " [1]", "."))) as upstream:
+        reader = OpenAICompatibleReader(upstream.url, model="fake", breaker=breaker, context_window=4096,
+                                        tokenizer=ServerTokenizer(upstream.url, model="fake", estimate=ByteEstimate, guard=breaker))
+        with live(tmp_path, reader=reader, settings={"budget_tokens": 512}) as served:
+            for _ in range(2):
+                problem(served.ask(), 502, "model_refused")
+            asked = len(upstream.seen)
+            response = served.ask()
+            assert "was not asked" in problem(response, 503, "model_unavailable")["message"]
+            assert 50 <= int(response.headers["retry-after"]) <= 60
+            assert served.ask(fallback="extracts").json()["verdict"] == "degraded"
+            assert len(upstream.seen) == asked, "nobody called it"
+            figure = f'thriftrag_reader_circuit{{model="{served.service.models.names[0]}",state="open"}} 1.0'
+            assert figure in served.client().get("/metrics").text
+            now[0] += 60
+            assert served.ask().json()["answer"] == "27 months [1]."
+            assert breaker.state == "closed"
+
+
+def test_an_answer_that_breaks_off_is_billed(tmp_path: Path) -> None:
+    with FakeServer(Script(fault="drop_mid")) as upstream:
+        reader = OpenAICompatibleReader(upstream.url, model="fake", tokenizer=ByteEstimate(), context_window=4096)
+        with live(tmp_path, reader=reader, settings={"price_completion": 1e6, "budget_tokens": 512}) as served:
+            problem(served.ask(), 503, "model_unavailable")
+            degraded = served.ask(fallback="extracts").json()
+            rows = {row["outcome"]: row for row in served.client().get("/v1/usage", params={"group_by": "outcome"}).json()["rows"]}
+    lost = rows["model_unavailable"]
+    assert (lost["llm_calls"], lost["completion_tokens"], lost["cost_usd"]) == (1, 4, 4.0)
+    assert lost["prompt_tokens"] == degraded["receipt"]["prompt_tokens"] > 0
+    assert degraded["receipt"]["completion_tokens"] == 4
+    assert {"prompt_tokens", "completion_tokens"} <= set(degraded["receipt"]["estimates"])
 
 
 def test_the_line_is_bounded_and_its_end_is_told(tmp_path: Path) -> None:

@@ -18,7 +18,8 @@ from api.database import FORMAT, Database
 from api.errors import MoneySpent, Overloaded, RateLimited, ShuttingDown, TokensSpent, status_of
 from api.keys import Key, Terms
 from api.lanes import Lane
-from api.limits import Ceilings, Cost, Places, Rates, worst_case
+from api.limits import Ceilings, Cost, Places, Rates, SharedRates, worst_case
+from api.presence import Presence
 from api.settings import ServerSettings, load
 from api.usage import Entry, Ledger
 from rag import errors as ours
@@ -114,8 +115,8 @@ def test_a_rate_is_a_minutes_worth_and_refills() -> None:
         rates.take(key)
 
 
-def test_places_are_counted_and_given_back_once() -> None:
-    places, key = Places(), Key("a", "a", ("read",), at_once=2)
+def test_places_are_counted_and_given_back_once(database: Database, tmp_path: Path) -> None:
+    places, key = Places(database, Presence(tmp_path, database)), Key("a", "a", ("read",), at_once=2)
     first, second = places.take(key), places.take(key)
     with pytest.raises(RateLimited) as refused:
         places.take(key)
@@ -131,10 +132,83 @@ def test_places_are_counted_and_given_back_once() -> None:
     assert places.taken("a") == 0
 
 
-def test_ceilings_bind_count_the_ledger_and_what_is_set_aside(database: Database) -> None:
+def test_places_rates_and_what_is_set_aside_hold_across_processes(tmp_path: Path) -> None:
+    """Two servers of one home, each with a connection of its own, as two processes have."""
+    one, two = Database(tmp_path), Database(tmp_path)
+    now = [1000.0]
+    here, there = Presence(tmp_path, one, clock=lambda: now[0]), Presence(tmp_path, two, clock=lambda: now[0])
+    key = Key("a", "a", ("read",), at_once=2, per_minute=3, tokens_per_day=1000)
+    Places(one, here).take(key)
+    give_back = Places(two, there).take(key)
+    with pytest.raises(RateLimited):
+        Places(one, here).take(key)
+    give_back()
+    Places(one, here).take(key)()
+    for database in (one, two, one):
+        SharedRates(database, lambda: now[0]).take(key)
+    with pytest.raises(RateLimited) as refused:
+        SharedRates(two, lambda: now[0]).take(key)
+    assert refused.value.retry_after_s == pytest.approx(20)
+    SharedRates(two, lambda: now[0] - 900).take(key)        # the machine's clock begins anew with the machine
+    aside = Ceilings(Ledger(one), one, here).take(key, Cost(600, 0.0))
+    with pytest.raises(TokensSpent, match="400 are left"):
+        Ceilings(Ledger(two), two, there).take(key, Cost(401, 0.0))
+    aside()
+    Ceilings(Ledger(two), two, there).take(key, Cost(1000, 0.0))()
+    for closed in (here, there, one, two):
+        closed.close()
+
+
+def test_what_a_dead_process_held_comes_back(tmp_path: Path) -> None:
+    one, two = Database(tmp_path), Database(tmp_path)
+    now = [1000.0]
+    dead, left = Presence(tmp_path, one), Presence(tmp_path, two, clock=lambda: now[0])
+    key = Key("a", "a", ("read",), at_once=1, tokens_per_day=1000)
+    Places(one, dead).take(key)
+    Ceilings(Ledger(one), one, dead).take(key, Cost(900, 0.0))
+    assert sorted(left.alive()) == sorted((dead.id, left.id))
+    with pytest.raises(RateLimited):
+        Places(two, left).take(key)
+    dead._held.release()                                    # as the system does when a process dies
+    now[0] += 60
+    Places(two, left).take(key)()
+    now[0] += 60
+    Ceilings(Ledger(two), two, left).take(key, Cost(900, 0.0))()
+    assert left.alive() == [left.id]
+    for database in (one, two):
+        database.close()
+
+
+def test_a_database_of_the_first_format_is_brought_up(tmp_path: Path) -> None:
+    Database(tmp_path).close()
+    with sqlite3.connect(tmp_path / "service.sqlite") as old:
+        for column in ("owner", "progress", "stop"):
+            old.execute(f"ALTER TABLE jobs DROP COLUMN {column}")
+        old.execute("DROP TABLE places")
+        old.execute("PRAGMA user_version=1")
+    old.close()
+    opened = Database(tmp_path)
+    assert opened.rows("SELECT owner, progress, stop FROM jobs") == []
+    assert opened.rows("SELECT * FROM places") == []
+    opened.close()
+
+
+def test_a_transaction_is_all_or_nothing(database: Database) -> None:
+    def broken_off() -> None:
+        with database.transaction():
+            database.write("INSERT INTO rates VALUES ('a', 1, 1)")
+            raise ZeroDivisionError
+
+    with pytest.raises(ZeroDivisionError):
+        broken_off()
+    assert database.rows("SELECT * FROM rates") == []
+
+
+def test_ceilings_bind_count_the_ledger_and_what_is_set_aside(database: Database, tmp_path: Path) -> None:
     now = [datetime.now(UTC)]
     ledger = Ledger(database)
-    ceilings, key = Ceilings(ledger, lambda: now[0]), Key("a", "a", ("read",), tokens_per_day=1000)
+    ceilings = Ceilings(ledger, database, Presence(tmp_path, database), lambda: now[0])
+    key = Key("a", "a", ("read",), tokens_per_day=1000)
     give_back = ceilings.take(key, Cost(600, 0.0))
     with pytest.raises(TokensSpent, match="400 are left") as refused:
         ceilings.take(key, Cost(401, 0.0))
@@ -151,9 +225,9 @@ def test_ceilings_bind_count_the_ledger_and_what_is_set_aside(database: Database
     ceilings.take(key, Cost(1000, 0.0))()
 
 
-def test_a_ceiling_of_money_gives_402(database: Database) -> None:
+def test_a_ceiling_of_money_gives_402(database: Database, tmp_path: Path) -> None:
     key = Key("a", "a", ("read",), usd_per_day=0.01)
-    ceilings = Ceilings(Ledger(database))
+    ceilings = Ceilings(Ledger(database), database, Presence(tmp_path, database))
     ceilings.take(key, Cost(10**9, 0.01))()
     Ledger(database).record(Entry(key, "c", "m", "ask", "r", "answered"), receipt(prompt=1, completion=1, usd=0.004))
     with pytest.raises(MoneySpent, match=r"\$0\.006000 are left") as refused:
