@@ -93,10 +93,7 @@ def answer(kb: ThriftRAG, question: Question, *, books: Books, cancelled: thread
     def work() -> Answer:
         if cancelled.is_set():
             raise Abandoned
-        left = None if question.deadline_s is None else question.deadline_s - waited
-        if left is not None and left <= 0:
-            raise DeadlineExceeded(f"The deadline of {question.deadline_s:g} s passed while the question waited in line.",
-                                   hint="Allow more time with deadline_s, or try again when the server is less busy.")
+        left = _left(question, waited)
         asked = (("reader_max_tokens", question.answer_tokens), ("rewriter", question.rewriter), ("fallback", question.fallback))
         changes = {**({} if question.memory else _FRESH), **{name: value for name, value in asked if value is not None}}
         return kb.ask(question.text, budget=question.budget_tokens, max_cost=question.max_cost_usd, deadline=left,
@@ -110,9 +107,28 @@ def answer(kb: ThriftRAG, question: Question, *, books: Books, cancelled: thread
 
 
 def search(find: Callable[[], SearchResult], question: Question, *, books: Books) -> SearchResult:
-    """What `find` finds, recorded in the ledger. Raises what it raises."""
-    books.metrics.queue_seconds.labels("search").observe(time.monotonic() - question.arrived)
-    return _recorded(find, question, books, ended=lambda _: ("found", "", None))
+    """What `find` finds, recorded in the ledger.
+
+    Raises:
+        DeadlineExceeded: the question waited in line until its deadline. What `find` raises.
+    """
+    waited = time.monotonic() - question.arrived
+    books.metrics.queue_seconds.labels("search").observe(waited)
+
+    def work() -> SearchResult:
+        _left(question, waited)
+        return find()
+
+    return _recorded(work, question, books, ended=lambda _: ("found", "", None))
+
+
+def _left(question: Question, waited: float) -> float | None:
+    """Seconds until the deadline; None where there is none. Raises DeadlineExceeded: it passed in line."""
+    left = None if question.deadline_s is None else question.deadline_s - waited
+    if left is not None and left <= 0:
+        raise DeadlineExceeded(f"The deadline of {question.deadline_s:g} s passed while the question waited in line.",
+                               hint="Allow more time with deadline_s, or try again when the server is less busy.")
+    return left
 
 
 def filter_of(given: Mapping[str, object] | None) -> Filter | None:

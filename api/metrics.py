@@ -9,6 +9,7 @@ from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, gene
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
 from prometheus_client.registry import Collector
 
+from api.figures import Row, rows_of
 from api.lanes import Lane
 from rag.llm.breaker import State
 from rag.types import Answer, Step
@@ -57,6 +58,10 @@ class Metrics:
         self.cost.inc(max(0.0, receipt.cost_usd))
         if receipt.context_tokens > receipt.budget_tokens:
             self.violations.inc()
+
+    def rows(self) -> list[Row]:
+        """All of it as JSON, for the other workers."""
+        return rows_of(self.registry)
 
     def text(self) -> bytes:
         return generate_latest(self.registry)

@@ -29,30 +29,31 @@ class Presence:
     def __init__(self, home: Path, database: Database, *, clock: Callable[[], float] = time.monotonic) -> None:
         """Raises StorageError: the folder cannot be written."""
         self.id = uuid.uuid4().hex
-        self._folder = home / FOLDER
+        self.folder = home / FOLDER
         self._database = database
         self._clock = clock
         self._looked: float | None = None
         self._lock = threading.Lock()
         try:
-            self._folder.mkdir(parents=True, exist_ok=True)
+            self.folder.mkdir(parents=True, exist_ok=True)
             # Not at once: who sweeps may hold the new file for a moment.
-            self._held = filelock.FileLock(str(self._folder / f"{self.id}.lock"), timeout=_LOCK_S)
+            self._held = filelock.FileLock(str(self.folder / f"{self.id}.lock"), timeout=_LOCK_S)
             self._held.acquire()
         except (OSError, filelock.Timeout) as error:
-            raise StorageError(f"{self._folder} cannot be used: {error}.", hint="Check the folder and the disk.") from error
+            raise StorageError(f"{self.folder} cannot be used: {error}.", hint="Check the folder and the disk.") from error
         self.sweep()
 
     def alive(self) -> list[str]:
         """Ids of the processes that serve this home now, ours among them. What dead ones left below `serving/` is removed."""
         found = [self.id]
-        for path in sorted(self._folder.glob("*.lock")):
+        for path in sorted(self.folder.glob("*.lock")):
             if path.stem == self.id:
                 continue
             lock = filelock.FileLock(str(path), timeout=0)
             try:
                 with lock:
-                    path.unlink(missing_ok=True)
+                    for left in (path, *self.folder.glob(f"{path.stem}.*")):
+                        left.unlink(missing_ok=True)
             except filelock.Timeout:
                 found.append(path.stem)
             except OSError:

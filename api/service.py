@@ -17,6 +17,7 @@ from api import audit, keys, tracing
 from api.asking import Books
 from api.database import Database
 from api.errors import Forbidden, RateLimited, ShuttingDown, Unauthorized
+from api.figures import Shared
 from api.ingesting import Runner, in_child
 from api.jobs import Jobs
 from api.keys import LOCAL, Key
@@ -64,6 +65,7 @@ class Service:
                          presence=self.presence)
         self.metrics = Metrics(self.lanes, self.jobs.counts, self.models.breakers)
         self.tracing = tracing.opened(server.otlp_endpoint) if traces is None else traces
+        self.figures = Shared(self.presence, self.metrics.rows) if server.workers > 1 else None
         self.rates = SharedRates(self.database)
         self.places = Places(self.database, self.presence)
         self.ceilings = Ceilings(self.ledger, self.database, self.presence)
@@ -130,6 +132,10 @@ class Service:
         self.database.rows("SELECT 1")
         return None
 
+    def figures_text(self) -> bytes:
+        """What Prometheus is told: of this process, or of all its fellow workers together. Blocks on the disk."""
+        return self.metrics.text() if self.figures is None else self.figures.text()
+
     def close(self) -> None:
         """Calls off what is still under way, waits for it and lets go of everything. Calling it again does nothing."""
         if self.closed:
@@ -144,6 +150,8 @@ class Service:
         self.jobs.close()
         self.shelf.close()
         self._door.shutdown(wait=True)
+        if self.figures is not None:
+            self.figures.close()
         self.tracing.close()
         self.presence.close()
         self.database.close()

@@ -2,7 +2,7 @@
 
 A worker is told everything in one JSON object on its stdin, keys included, and drains when that stream ends: on the parent's word,
 or because the parent is gone. Signals reach the parent alone. What the workers share they share through the home: keys, ledger,
-limits and jobs in the database, collections on the disk. Queues, open models, circuits and figures are of each process.
+limits and jobs in the database, collections and figures on the disk. Queues, open models and circuits are of each process.
 """
 
 from __future__ import annotations
@@ -41,12 +41,12 @@ class _Worker:
 
 
 class Workers:
-    """Runs until `stop` or a signal. `listening` is a bound socket, which stays the caller's."""
+    """Runs until `stop` or a signal. `listening` is a bound socket, which it closes as it stops: who calls then is refused."""
 
     def __init__(self, settings: Settings, server: ServerSettings, listening: socket.socket, *, verbose: bool = False) -> None:
         self._order = json.dumps({"settings": settings_row(settings), "server": server.model_dump(mode="json"),
                                   "socket": listening.fileno(), "verbose": verbose})
-        self._fd = listening.fileno()
+        self._listening = listening
         self._count = server.workers
         self._drain_s = server.drain_s
         self._workers: list[_Worker] = []
@@ -85,7 +85,7 @@ class Workers:
     def _started(self) -> _Worker:
         path = json.dumps([os.path.abspath(entry) for entry in sys.path if entry or Path("api").is_dir()])
         process = subprocess.Popen([sys.executable, "-I", "-c", _BOOT, path], stdin=subprocess.PIPE, stdout=subprocess.PIPE,
-                                   text=True, encoding="utf-8", process_group=0, pass_fds=(self._fd,))
+                                   text=True, encoding="utf-8", process_group=0, pass_fds=(self._listening.fileno(),))
         worker = _Worker(process)
         threading.Thread(target=_listen, args=(worker,), daemon=True).start()
         stdin = cast("IO[str]", process.stdin)
@@ -112,6 +112,7 @@ class Workers:
 
     def _ended(self) -> bool:
         """Drains all workers and waits for them; whether none had to be killed."""
+        self._listening.close()
         for worker in self._workers:
             try:
                 cast("IO[str]", worker.process.stdin).close()

@@ -61,8 +61,9 @@ def without_marks(answer: str, unknown: Sequence[int]) -> str:
     dropped = set(unknown)
 
     def kept(match: re.Match[str]) -> str:
-        numbers = [n.strip() for n in match.group(1).split(",") if int(n) not in dropped]
-        return f"[{', '.join(numbers)}]" if numbers else ""
+        numbers = [n.strip() for n in match.group(2).split(",") if int(n) not in dropped]
+        return f"{match.group(1)}[{', '.join(numbers)}]" if numbers else ""
 
-    cleaned = re.sub(r"\[(\d{1,4}(?:\s*,\s*\d{1,4})*)\]", kept, answer)
+    # With the space before it, which would be left between two others.
+    cleaned = re.sub(r"( ?)\[(\d{1,4}(?:\s*,\s*\d{1,4})*)\]", kept, answer)
     return re.sub(r"\s+([.,;:!?]|$)", r"\1", cleaned).strip()

@@ -38,4 +38,4 @@ async def readyz(request: Request) -> Response:
 @scope("admin")
 async def metrics(request: Request, caller: Caller) -> Response:
     service = service_of(request)
-    return Response(await service.at_door(service.metrics.text), media_type=CONTENT_TYPE)
+    return Response(await service.at_door(service.figures_text), media_type=CONTENT_TYPE)

@@ -12,7 +12,7 @@ from api.schemas.requests import SearchRequest
 from api.stream import result_of
 from api.strict import Caller, StrictRoute, scope, service_of, shown
 from rag.checks import clean_question
-from rag.errors import InputError
+from rag.errors import BudgetError, InputError
 from rag.settings import choices
 from rag.types import SearchResult
 
@@ -30,11 +30,16 @@ async def search(request: Request, body: SearchRequest, caller: Caller) -> Respo
         raise InputError(f"Unknown mode {shown(body.mode)}.", field="mode", hint=f"Use one of {', '.join(choices('mode'))}.")
     if body.k > service.server.max_k:
         raise InputError(f"k = {body.k} is over the limit of {service.server.max_k}.", field="k", hint="Use a smaller k.")
+    longest = service.server.max_deadline_s
+    if body.deadline_s is not None and body.deadline_s > longest:
+        raise BudgetError(f"deadline_s = {body.deadline_s} is over the limit of {longest:g}.", field="deadline_s",
+                          hint="Use a smaller number.")
     name = service.shelf.named(caller, body.collection)
     query = _cleaned(body.query, limit=service.settings.max_question_chars)
     where = filter_of(body.filters)
     books = service.books(caller, request, "search")
-    question = Question(text=query, collection=name, model="", budget_tokens=0, max_cost_usd=None, deadline_s=None, where=where)
+    question = Question(text=query, collection=name, model="", budget_tokens=0, max_cost_usd=None,
+                        deadline_s=body.deadline_s or longest, where=where)
 
     def work() -> SearchResult:
         kb = service.shelf.open(caller, name)

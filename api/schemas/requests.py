@@ -68,6 +68,8 @@ class SearchRequest(Strict):
     collection: Collection | None = Field(None, description="Default: the key's only collection, else the setting `collection`.")
     mode: str = Field("hybrid", max_length=64, description="How to search.", json_schema_extra={"enum": list(_MODES)})
     k: int = Field(10, ge=1, le=10_000, description="Most hits.")
+    deadline_s: float | None = Field(None, gt=0, le=86_400, allow_inf_nan=False, description=(
+        "Most seconds that it may wait in line. Default: the most that the server allows."))
     filters: Filters = None
 
 

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import asyncio
 import socket
+import threading
 import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -101,6 +103,21 @@ def test_a_deadline_counts_the_time_in_line(tmp_path: Path) -> None:
         error = problem(second.result(), 504, "deadline_exceeded")
         assert "waited in line" in error["message"]
         assert first.result().status_code == 200
+
+
+def test_a_search_that_waits_too_long_is_told_so(tmp_path: Path) -> None:
+    with live(tmp_path, search_threads=1) as served, ThreadPoolExecutor(2) as pool:
+        gate = threading.Event()
+        blocked = pool.submit(lambda: asyncio.run(_blocked(served, gate)))
+        wait_until(lambda: served.service.searches.running == 1)
+        waiting = pool.submit(lambda: served.client().post("/v1/search", json={"query": "otters", "deadline_s": 0.05}))
+        wait_until(lambda: served.service.searches.queued == 1)
+        until = time.monotonic() + 0.1
+        wait_until(lambda: time.monotonic() > until)
+        gate.set()
+        problem(waiting.result(), 504, "deadline_exceeded")
+        blocked.result()
+        problem(served.client().post("/v1/search", json={"query": "otters", "deadline_s": 601}), 422, "budget_invalid")
 
 
 def test_a_reader_that_is_down_gives_503_and_when_to_come_again(served: Live) -> None:
@@ -278,6 +295,11 @@ def test_stopping_cuts_what_does_not_end_in_time(tmp_path: Path) -> None:
         assert not served.thread.is_alive()
         assert served.reader.stopped_at is not None
         assert b"event: done" not in _rest(connection)
+
+
+async def _blocked(served: Live, gate: threading.Event) -> None:
+    """Holds the only thread for searches until the gate opens."""
+    await served.service.searches.run(lambda: gate.wait(60))
 
 
 def _sent(url: str, body: bytes) -> socket.socket:

@@ -8,6 +8,7 @@ import signal
 import socket
 import sqlite3
 import threading
+import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -18,9 +19,11 @@ import pytest
 
 from api import server
 from api.database import Database
+from api.figures import Shared
 from api.ingesting import Order
 from api.jobs import Jobs, new_id
 from api.keys import LOCAL, Terms, create
+from api.metrics import Metrics
 from api.presence import Presence
 from api.service import Service
 from api.settings import ServerSettings
@@ -61,16 +64,17 @@ def many(home: Path, *, count: int = 2) -> Iterator[Many]:
 
 def test_workers_share_an_address_and_limits_are_replaced_and_drain(tmp_path: Path) -> None:
     database = Database(tmp_path)
-    _, key = create(database, "web", terms=Terms(scopes=("read",), per_minute=8))
+    _, key = create(database, "web", terms=Terms(scopes=("read",), per_minute=4))
     database.close()
     with many(tmp_path) as running:
         first = running.workers.pids()
         assert len(set(first)) == 2
-        statuses = []
-        for _ in range(12):         # a connection each, so that both take some
+        since, statuses = time.monotonic(), []
+        for _ in range(16):         # a connection each, so that both take some
             statuses.append(httpx.get(f"{running.url}/v1/usage", headers={"Authorization": f"Bearer {key}"},
                                       timeout=UNTIL_S).status_code)
-        assert statuses == [200] * 8 + [429] * 4
+        assert set(statuses) <= {200, 429}
+        assert 4 <= statuses.count(200) <= 5 + (time.monotonic() - since) / 15      # what refills meanwhile
         os.kill(first[0], signal.SIGKILL)
         wait_until(lambda: first[0] not in running.workers.pids(), limit_s=4 * UNTIL_S)
         wait_until(lambda: len(list((tmp_path / "serving").glob("*.lock"))) == 2, limit_s=4 * UNTIL_S)
@@ -79,6 +83,28 @@ def test_workers_share_an_address_and_limits_are_replaced_and_drain(tmp_path: Pa
     with pytest.raises(httpx.HTTPError):
         httpx.get(f"{running.url}/healthz", timeout=1)
     assert not list((tmp_path / "serving").glob("*.lock"))
+
+
+def test_figures_of_workers_are_added_up(tmp_path: Path) -> None:
+    databases = [Database(tmp_path) for _ in range(2)]
+    presences = [Presence(tmp_path, database) for database in databases]
+    several = [Metrics((), dict) for _ in range(2)]
+    for at, metrics in enumerate(several):
+        metrics.cost.inc(1.5 + at)
+        metrics.request_seconds.labels("/v1/ask").observe(0.02)
+    shared = [Shared(presence, metrics.rows, every_s=0.01) for presence, metrics in zip(presences, several, strict=True)]
+    try:
+        wait_until(lambda: b"thriftrag_cost_usd_total 4.0" in shared[0].text())
+        text = shared[0].text().decode()
+        assert 'thriftrag_request_seconds_count{route="/v1/ask"} 2.0' in text
+        assert text.count("# TYPE thriftrag_request_seconds histogram") == 1
+        assert "_created" not in text
+        shared[1].close()
+        wait_until(lambda: b"thriftrag_cost_usd_total 1.5" in shared[0].text())
+    finally:
+        for one in (*shared, *presences, *databases):
+            one.close()
+    assert list((tmp_path / "serving").iterdir()) == []
 
 
 def test_workers_that_keep_dying_end_the_server(tmp_path: Path) -> None:
@@ -96,7 +122,7 @@ def test_a_worker_gets_the_settings_with_where_they_came_from(settings: Settings
     assert settings_of(row).origin == settings.origin
 
 
-class Shared:
+class Pair:
     """Two servers of one home in one process, with jobs that wait for `gate`."""
 
     def __init__(self, home: Path) -> None:
@@ -144,13 +170,13 @@ class Shared:
 
 
 @pytest.fixture
-def shared(tmp_path: Path) -> Iterator[Shared]:
-    made = Shared(tmp_path)
+def shared(tmp_path: Path) -> Iterator[Pair]:
+    made = Pair(tmp_path)
     yield made
     made.close()
 
 
-def test_a_job_is_seen_and_stopped_from_another_process(shared: Shared) -> None:
+def test_a_job_is_seen_and_stopped_from_another_process(shared: Pair) -> None:
     running = shared.upload(shared.one, "a.txt")
     assert shared.began.acquire(timeout=UNTIL_S)
     waiting = shared.upload(shared.one, "b.txt")
@@ -167,7 +193,7 @@ def test_a_job_is_seen_and_stopped_from_another_process(shared: Shared) -> None:
     assert shared.read == []
 
 
-def test_processes_read_in_one_after_the_other(shared: Shared) -> None:
+def test_processes_read_in_one_after_the_other(shared: Pair) -> None:
     ids = [shared.upload(jobs, f"{at}.txt") for at, jobs in enumerate((shared.one, shared.two, shared.one, shared.two))]
     assert shared.began.acquire(timeout=UNTIL_S)
     shared.gate.set()
@@ -175,7 +201,7 @@ def test_processes_read_in_one_after_the_other(shared: Shared) -> None:
     assert (shared.most, sorted(shared.read)) == (1, ["0.txt", "1.txt", "2.txt", "3.txt"])
 
 
-def test_the_jobs_of_a_dead_process_are_taken_over_and_those_of_a_living_one_are_not(shared: Shared) -> None:
+def test_the_jobs_of_a_dead_process_are_taken_over_and_those_of_a_living_one_are_not(shared: Pair) -> None:
     database = shared.databases[0]
     dead = shared.upload(shared.two, "dead.txt")
     assert shared.began.acquire(timeout=UNTIL_S)
