@@ -35,7 +35,8 @@ class ServerSettings(BaseSettings):
     cors_origins: str = Field("", description="web origins that browsers may call from, separated by commas; empty: none")
 
     ask_threads: int = Field(4, ge=1, le=256, description="questions answered at once")
-    ask_waiting: int = Field(8, ge=0, le=10_000, description="questions that may wait; more get 429")
+    # A line of half the threads: who is admitted waits half an answer's time, and never takes twice as long as alone.
+    ask_waiting: int = Field(2, ge=0, le=10_000, description="questions that may wait; more get 429")
     search_threads: int = Field(4, ge=1, le=256, description="searches at once")
     search_waiting: int = Field(64, ge=0, le=10_000, description="searches that may wait; more get 429")
     upkeep_threads: int = Field(4, ge=1, le=64, description="other calls at once: listings, deletions, usage")
