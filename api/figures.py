@@ -35,7 +35,7 @@ def rows_of(registry: CollectorRegistry) -> list[Row]:
 
 def text_of(several: Iterable[list[Row]]) -> bytes:
     """The sum of several, in the text format of Prometheus."""
-    return generate_latest(_Sum(several))  # type: ignore[arg-type]  # all it takes is something that collects
+    return generate_latest(_Sum(several))
 
 
 class _Sum:

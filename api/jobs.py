@@ -134,8 +134,9 @@ class Jobs:
             if self._closing:
                 raise ShuttingDown("The server is shutting down.", retry_after_s=5.0, hint="Try again when it is up.")
         [row] = self._database.rows("SELECT count(*) AS n FROM jobs WHERE ended IS NULL AND state = 'queued'")
-        if int(row["n"] or 0) > self._waiting:
-            raise Overloaded(f"{row['n']} uploads are waiting already.", retry_after_s=_RETRY_S, hint="Try again later.")
+        waiting = int(row["n"] or 0)
+        if waiting > self._waiting:
+            raise Overloaded(f"{waiting} uploads are waiting already.", retry_after_s=_RETRY_S, hint="Try again later.")
 
     def submit(self, key: Key, collection: str, *, job_id: str, names: list[str]) -> Job:
         """Accepts files that were received into `staging`. Raises as `check_room`."""

@@ -62,8 +62,9 @@ class SharedRates:
             return
         with self._database.transaction():
             now = self._clock()
-            [row] = self._database.rows("SELECT left, since FROM rates WHERE key = ?", (key.id,)) or [None]
-            before = None if row is None or float(row["since"] or 0) > now else (float(row["left"] or 0), float(row["since"] or 0))
+            noted = [(float(row["left"] or 0), float(row["since"] or 0))
+                     for row in self._database.rows("SELECT left, since FROM rates WHERE key = ?", (key.id,))]
+            before = noted[0] if noted and noted[0][1] <= now else None
             left = _refilled(before, now=now, per_minute=key.per_minute)
             self._database.write("INSERT OR REPLACE INTO rates VALUES (?, ?, ?)", (key.id, left - 1 if left >= 1 else left, now))
         _require_one(left, key)
@@ -102,7 +103,7 @@ class Places:
         if found is None:
             raise RateLimited(f"This key may have {key.at_once} requests under way at once.", retry_after_s=_BUSY_RETRY_S,
                               code="too_many_at_once", hint="Wait for one to end, or ask for a key with more.")
-        return partial(self._database.write, "DELETE FROM places WHERE number = ? AND owner = ?", (found, self._presence.id))
+        return partial(_deleted, self._database, "places", found, self._presence.id)
 
     def _taken(self, key: Key) -> int | None:
         """The number of the new place, or None: there is none left."""
@@ -162,7 +163,7 @@ class Ceilings:
             if not self._presence.sweep_sometimes():
                 raise
             number = self._put_aside(key, cost)
-        return partial(self._database.write, "DELETE FROM aside WHERE number = ? AND owner = ?", (number, self._presence.id))
+        return partial(_deleted, self._database, "aside", number, self._presence.id)
 
     def _put_aside(self, key: Key, cost: Cost) -> int:
         with self._database.transaction():
@@ -194,6 +195,10 @@ def _inserted(database: Database, what: str, values: Sequence[Cell]) -> int:
     database.write(f"INSERT INTO {what} VALUES ({', '.join('?' * len(values))})", values)
     [row] = database.rows("SELECT last_insert_rowid() AS number")
     return int(row["number"] or 0)
+
+
+def _deleted(database: Database, table: str, number: int, owner: str) -> None:
+    database.write(f"DELETE FROM {table} WHERE number = ? AND owner = ?", (number, owner))
 
 
 def _nothing() -> None:

@@ -161,7 +161,7 @@ def settings_row(settings: Settings) -> dict[str, Any]:
 
 def settings_of(row: dict[str, Any]) -> Settings:
     """What `settings_row` was made of."""
-    values = {name: Path(value) if name in ("home", "models") else value for name, value in row["values"].items()}
+    values: dict[str, Any] = {**row["values"], "home": Path(row["values"]["home"]), "models": Path(row["values"]["models"])}
     return Settings(**values, origin=row["origin"])
 
 

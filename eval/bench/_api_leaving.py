@@ -78,7 +78,8 @@ def leaving(home: Path, *, count: int, seed: int) -> list[Measurement]:
     with ThriftRAG.open(settings=settings, encoder=encoder) as kb:
         kb.ingest(lines=[json.dumps({"id": str(number), "text": f"The Zeta pump {number} has a warranty of {number} months."})
                          for number in range(50)])
-    service = Service(settings, ServerSettings(port=0, ask_threads=_THREADS, ask_waiting=_WAITING), encoder=encoder, reader=reader)
+    limits = ServerSettings.model_validate({"port": 0, "ask_threads": _THREADS, "ask_waiting": _WAITING})
+    service = Service(settings, limits, encoder=encoder, reader=reader)
     listening = server.bind(service)
     running = server.Draining(service)
     thread = threading.Thread(target=running.run, args=([listening],), daemon=True)

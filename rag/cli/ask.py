@@ -84,7 +84,7 @@ def ask(
     condition, picture = as_filter(where), search_plot.checked(trace_plot)
     way, said = checks.choice(rewriter, flag="--rewriter", known=choices("rewriter")), checks.history(history)
     ways: list[SearchPath] = []
-    settings = session.settings(home=home, collection=collection, reader=model, verbose=verbose)
+    settings = session.settings(home=home, collection=collection, reader=model, fallback=instead, verbose=verbose)
     asked = checks.question(question, limit=settings.max_question_chars)
 
     with progress.waiting("opening the collection") as spinner:
@@ -96,7 +96,6 @@ def ask(
                               changes={"rewriter": way} if way else None, history=said,
                               on_token=live.write if live else None, on_step=spinner.on_step,
                               on_search=ways.append if picture else None,
-                              changes={} if instead is None else {"fallback": instead},
                               cancelled=lambda: cancelled() or (live is not None and live.lost is not None))
 
         ended = interrupt.run(work, kept=edge.UNCHANGED)

@@ -22,7 +22,8 @@ _OUR_PACKAGES = ("rag", "indexers", "retrievers", "optimizers", "eval")
 
 
 def settings(*, home: Path | None = None, collection: str | None = None, reader: str | None = None,
-             model_source: str | None = None, workers: int | None = None, verbose: bool = False) -> Settings:
+             model_source: str | None = None, workers: int | None = None, fallback: str | None = None,
+             verbose: bool = False) -> Settings:
     """The effective settings with these flags on top; also decides how much is logged to stderr.
 
     Raises:
@@ -33,7 +34,7 @@ def settings(*, home: Path | None = None, collection: str | None = None, reader:
     for package in _OUR_PACKAGES:
         logging.getLogger(package).setLevel(logging.DEBUG if verbose else logging.WARNING)
     loaded = all_settings.load({"home": home, "collection": collection, "reader": reader, "model_source": model_source,
-                                "workers": workers})
+                                "workers": workers, "fallback": fallback})
     checks.collection(loaded.collection)
     return loaded
 

@@ -12,6 +12,7 @@ from rag.tokens import ServerTokenizer, TokenCounter
 
 # What is assumed of a server that was never asked for its window; `openai_compatible` assumes it of one that does not say.
 UNSTATED_WINDOW = 8192
+# Of the chat format, by OpenAI's own counting recipe, where the server cannot count the whole prompt.
 _PER_MESSAGE, _PER_PROMPT = 4, 3
 
 
@@ -33,6 +34,11 @@ class OfflineCounter:
         return [self.count(text) for text in texts]
 
 
+def chat_tokens(messages: Sequence[Message], count: Callable[[str], int]) -> int:
+    """Tokens of a chat prompt whose template is not known: an estimate, whatever counts the texts."""
+    return sum(count(message.content) + _PER_MESSAGE for message in messages) + _PER_PROMPT
+
+
 class AbsentReader:
     """Stands in for `reader`, which failed with `error`: `generate` raises that."""
 
@@ -45,7 +51,7 @@ class AbsentReader:
         self._error = error
 
     def prompt_tokens(self, messages: Sequence[Message]) -> int:
-        return sum(self.tokenizer.count(message.content) + _PER_MESSAGE for message in messages) + _PER_PROMPT
+        return chat_tokens(messages, self.tokenizer.count)
 
     def generate(self, messages: Sequence[Message], *, max_tokens: int, stop: Sequence[str] = (),
                  on_token: Callable[[str], None] | None = None, deadline: float | None = None,

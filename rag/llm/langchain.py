@@ -20,7 +20,8 @@ from typing import TYPE_CHECKING, Any
 
 from rag.errors import ModelRefused, ModelUnavailable, RagError
 from rag.llm import Generation, Message
-from rag.llm.openai_compatible import STALL_S, UNSTATED_WINDOW, chat_tokens
+from rag.llm.absent import UNSTATED_WINDOW, chat_tokens
+from rag.llm.openai_compatible import STALL_S
 from rag.llm.stream import Event, follow
 from rag.tokens import ByteEstimate, TokenCounter
 

@@ -20,7 +20,7 @@ from urllib.parse import urlsplit
 
 from rag.errors import ConfigError, ModelTimeout, ModelUnavailable, UpstreamError
 from rag.llm import Generation, Message
-from rag.llm.absent import UNSTATED_WINDOW
+from rag.llm.absent import UNSTATED_WINDOW, chat_tokens
 from rag.llm.breaker import Breaker
 from rag.llm.chat import ChatEncoder
 from rag.llm.server_errors import Asked, Failure, broken_off, from_status, not_a_stream, reported, unreachable
@@ -37,8 +37,6 @@ LONGEST_PAUSE_S = 30.0          # a server that asks for more is not waited for
 CONNECT_S = 10.0
 STALL_S = 120.0
 USAGE_S = 2.0                   # what a server gets to send the bill after the answer
-# Of the chat format, by OpenAI's own counting recipe, where the server cannot count the whole prompt.
-_PER_MESSAGE, _PER_PROMPT = 4, 3
 _OF_SCHEMAS = ("response_format", "schema", "grammar", "guided")
 _HERE = {"localhost", "127.0.0.1", "::1"}
 
@@ -321,11 +319,6 @@ def _adapted(body: dict[str, Any], quirks: set[str]) -> dict[str, Any]:
     if "max_completion_tokens" in quirks:
         adapted["max_completion_tokens"] = adapted.pop("max_tokens")
     return adapted
-
-
-def chat_tokens(messages: Sequence[Message], count: Callable[[str], int]) -> int:
-    """Tokens of a chat prompt whose template is not known: an estimate, whatever counts the texts."""
-    return sum(count(message.content) + _PER_MESSAGE for message in messages) + _PER_PROMPT
 
 
 def ask_window(base_url: str, *, model: str, api_key: str = "", timeout_s: float = 10.0) -> int | None:

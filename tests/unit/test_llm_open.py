@@ -10,9 +10,10 @@ import pytest
 
 from rag.errors import ConfigError, ModelUnavailable
 from rag.llm import Message
+from rag.llm.absent import UNSTATED_WINDOW
 from rag.llm.embedded import EmbeddedReader
 from rag.llm.open import estimate, open_reader
-from rag.llm.openai_compatible import UNSTATED_WINDOW, OpenAICompatibleReader, ask_window
+from rag.llm.openai_compatible import OpenAICompatibleReader, ask_window
 from rag.models import ModelCache
 from rag.settings import Settings, load
 from rag.tokens import ByteEstimate
