@@ -17,6 +17,7 @@ from api.settings import ServerSettings
 from eval.bench import Measurement
 from eval.bench._api_load import Connection
 from eval.bench.store import RandomEncoder
+from rag.errors import RagError
 from rag.llm import Finish, Generation, Message
 from rag.settings import load
 from rag.thriftrag import ThriftRAG
@@ -24,7 +25,7 @@ from rag.tokens import ByteEstimate
 
 _CLIENTS, _THREADS, _WAITING = 32, 8, 64
 _WORDS, _PAUSE_S = 8, 0.005
-_QUIET_S = 60.0
+_QUIET_S = 120.0
 _QUESTION = "How long is the warranty of the Zeta pump?"
 
 
@@ -85,13 +86,14 @@ def leaving(home: Path, *, count: int, seed: int) -> list[Measurement]:
     thread = threading.Thread(target=running.run, args=([listening],), daemon=True)
     thread.start()
     try:
+        _await(lambda: running.started, "The server does not start.")
         stayed = asyncio.run(_asked(server.url_of(listening), count=count, rng=random.Random(seed)))
-        quiet = _quiet(service)
+        _await(lambda: all(lane.idle() for lane in service.lanes), "Work goes on for clients that have left.")
         [total] = service.ledger.summed(by=(), key=LOCAL)
     finally:
         running.stop()
         thread.join()
-    held = service.asks.running + service.asks.queued + (0 if quiet else 1)
+    held = service.asks.running + service.asks.queued + len(service._under_way)
     return [Measurement("disconnects: clients that stayed", stayed / count, "share", count),
             Measurement("disconnects: asked of the reader", float(reader.calls), "calls", count),
             Measurement("disconnects: places not given back", float(held), "places", count),
@@ -124,14 +126,13 @@ async def _asked(url: str, *, count: int, rng: random.Random) -> int:
     return stayed
 
 
-def _quiet(service: Service) -> bool:
-    """Whether nothing is under way any more, within a while."""
+def _await(condition: Callable[[], bool], otherwise: str) -> None:
+    """Raises RagError: it did not come to be in time."""
     until = time.monotonic() + _QUIET_S
-    while time.monotonic() < until:
-        if all(lane.idle() for lane in service.lanes):
-            return True
+    while not condition():
+        if time.monotonic() > until:
+            raise RagError(otherwise, hint="This is a defect of the service.")
         time.sleep(0.01)
-    return False
 
 
 def _number(cell: object) -> float:
