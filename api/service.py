@@ -125,6 +125,11 @@ class Service:
         with self._lock:
             self._under_way.discard(flag)
 
+    def under_way(self) -> int:
+        """How many questions have begun, or wait, whose work has not ended."""
+        with self._lock:
+            return len(self._under_way)
+
     def ready(self) -> str | None:
         """Why requests cannot be served now, or None. Blocks on the disk."""
         if self.draining:

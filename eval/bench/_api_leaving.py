@@ -86,14 +86,13 @@ def leaving(home: Path, *, count: int, seed: int) -> list[Measurement]:
     thread = threading.Thread(target=running.run, args=([listening],), daemon=True)
     thread.start()
     try:
-        _await(lambda: running.started, "The server does not start.")
+        _await_start(running)
         stayed = asyncio.run(_asked(server.url_of(listening), count=count, rng=random.Random(seed)))
-        _await(lambda: all(lane.idle() for lane in service.lanes), "Work goes on for clients that have left.")
+        held = _held(service)
         [total] = service.ledger.summed(by=(), key=LOCAL)
     finally:
         running.stop()
         thread.join()
-    held = service.asks.running + service.asks.queued + len(service._under_way)
     return [Measurement("disconnects: clients that stayed", stayed / count, "share", count),
             Measurement("disconnects: asked of the reader", float(reader.calls), "calls", count),
             Measurement("disconnects: places not given back", float(held), "places", count),
@@ -126,13 +125,21 @@ async def _asked(url: str, *, count: int, rng: random.Random) -> int:
     return stayed
 
 
-def _await(condition: Callable[[], bool], otherwise: str) -> None:
-    """Raises RagError: it did not come to be in time."""
+def _await_start(running: server.Draining) -> None:
+    """Raises RagError: it does not start in time."""
     until = time.monotonic() + _QUIET_S
-    while not condition():
+    while not running.started:
         if time.monotonic() > until:
-            raise RagError(otherwise, hint="This is a defect of the service.")
+            raise RagError("The server does not start.", hint="Run `thriftrag serve` by itself and look at what it says.")
         time.sleep(0.01)
+
+
+def _held(service: Service) -> int:
+    """Places that are taken once all clients have left and what they began has had time to end."""
+    until = time.monotonic() + _QUIET_S
+    while (held := service.asks.running + service.asks.queued + service.under_way()) and time.monotonic() < until:
+        time.sleep(0.01)
+    return held
 
 
 def _number(cell: object) -> float:
