@@ -31,6 +31,8 @@ Open = Callable[..., OpenAICompatibleReader]
 
 @pytest.fixture
 def open_reader() -> Iterator[Open]:
+    import openai  # noqa: F401  # its first import takes longer than some deadlines here
+
     opened: list[OpenAICompatibleReader] = []
 
     def open_one(url: str, **options: object) -> OpenAICompatibleReader:
