@@ -254,8 +254,6 @@ class ThriftRAG:
         matches = told if told is not None else [None] * len(found.hits)
         hits = [Hit(hit.chunk, hit.score, hit.origins, terms) for hit, terms in zip(found.hits, matches, strict=True)]
         notes = found.plan.notes if told is not None or not explain else (*found.plan.notes, _no_terms(found.plan.origins))
-        if k > searcher.snapshot.size:
-            notes = (*notes, f"k = {k} is more than the {searcher.snapshot.size} passages of the collection.")
         return SearchResult(tuple(hits), found.plan.origins, notes)
 
     def _summaries(self, searcher: Searcher, query: str, *, k: int, where: Filter | None) -> SearchResult:

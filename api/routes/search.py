@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 from fastapi import APIRouter, Request, Response
 
 from api import asking
@@ -47,6 +49,8 @@ async def search(request: Request, body: SearchRequest, caller: Caller) -> Respo
 
     future = service.searches.submit(work, after=await service.place(caller))
     found = await result_of(future, receive=request.receive, call_off=lambda: None)
+    if "k" in body.model_fields_set and len(found.hits) < body.k:
+        found = replace(found, notes=(*found.notes, f"k = {body.k} is more than the {len(found.hits)} passages that were found."))
     return as_json({"query": query, **found.to_dict()})
 
 

@@ -23,7 +23,7 @@ def served(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Live]:
 def test_no_request_that_can_be_made_of_the_description_is_a_500(served: Live, fuzz: int) -> None:
     from schemathesis.checks import not_a_server_error
     from schemathesis.generation import GenerationMode
-    from schemathesis.openapi.checks import response_schema_conformance
+    from schemathesis.specs.openapi.checks import response_schema_conformance
 
     schema = schemathesis.openapi.from_url(f"{served.url}/openapi.json")
     seen = []

@@ -127,7 +127,7 @@ def test_a_weighted_sum_is_that_of_all_scores(searcher: Searcher, query: str, or
 
 
 def test_origins_tell_which_search_found_a_hit(kb: ThriftRAG) -> None:
-    found = kb.find("watermelon animal", mode="hybrid", k=22, changes={"origins": "sparse,bm25,dense"})
+    found = kb.find("watermelon animal", mode="hybrid", k=30, changes={"origins": "sparse,bm25,dense"})
     by_words = {hit.chunk.doc_id for hit in kb.search("watermelon animal", mode="bm25", k=30)}
     by_terms = {hit.chunk.doc_id for hit in kb.search("watermelon animal", mode="sparse", k=30)}
     assert by_words < by_terms
