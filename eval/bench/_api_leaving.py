@@ -115,7 +115,8 @@ async def _asked(url: str, *, count: int, rng: random.Random) -> int:
         async with gate:
             connection = Connection(url)
             if leaves_s is None:
-                stayed += (await connection.ask("POST", "/v1/ask", {**body, "stream": False})).status == 200
+                reply = await connection.ask("POST", "/v1/ask", {**body, "stream": False})
+                stayed += reply.status == 200       # counted after the wait: others count meanwhile
             else:
                 await connection.begin("POST", "/v1/ask", body)
                 await asyncio.sleep(leaves_s)

@@ -72,7 +72,7 @@ def test_questions_come_again_or_are_new() -> None:
 
 def test_clients_that_leave_hold_no_place_and_are_billed(tmp_path: Path) -> None:
     rows = {row.name: row for row in leaving(tmp_path, count=30, seed=13)}
-    assert 0 < rows["disconnects: clients that stayed"].value < 1
+    assert 0.3 < rows["disconnects: clients that stayed"].value < 0.7
     assert rows["disconnects: places not given back"].value == 0
     assert rows["disconnects: prompt tokens in the ledger"].ratio == 1
     assert rows["disconnects: completion tokens in the ledger"].ratio == 1
