@@ -160,14 +160,16 @@ class Pipeline:
         Raises:
             QuestionEmpty, QuestionTooLong, BudgetError, CostExceeded, DeadlineExceeded, UpstreamError.
         """
-        run = self._run(question, budget, hooks, where, history=history)
+        since = time.monotonic()
         try:
-            return self._asked_reader(run)
+            return self._asked_reader(self._run(question, budget, hooks, where, history=history))
         except UpstreamError as error:
+            left = None if budget.seconds is None else budget.seconds - (time.monotonic() - since)
             # It could not even count: without it then. What fails in the call itself is met where the context is at hand.
-            if self.settings.fallback == "none" or isinstance(self.reader, AbsentReader):
+            if self.settings.fallback == "none" or (left is not None and left <= 0):
                 raise
-            return replace(self, reader=AbsentReader(self.reader, error))._asked_reader(run)
+            absent = replace(self, reader=AbsentReader(self.reader, error))
+            return absent._asked_reader(absent._run(question, replace(budget, seconds=left), hooks, where, history=history))
 
     def _asked_reader(self, run: _Run) -> Answer:
         limit = self._context_limit(run)

@@ -153,6 +153,18 @@ def test_the_setting_allows_it_for_all(tmp_path: Path) -> None:
         problem(served.ask(fallback="none"), 503, "model_unavailable")
 
 
+def test_a_server_that_cannot_even_count_tokens_is_done_without(tmp_path: Path) -> None:
+    with FakeServer() as gone:
+        url = gone.url
+    reader = OpenAICompatibleReader(url, model="fake", tokenizer=ServerTokenizer(url, model="fake", estimate=ByteEstimate))
+    with live(tmp_path, reader=reader, settings={"budget_tokens": 512}) as served:
+        problem(served.ask(), 503, "model_unavailable")
+        answer = served.ask(fallback="extracts", history=[{"role": "user", "content": "The Zeta pump?"}]).json()
+    assert (answer["verdict"], answer["receipt"]["llm_calls"]) == ("degraded", 0)
+    assert "27 months" in answer["answer"]
+    assert "context_tokens" in answer["receipt"]["estimates"]
+
+
 def test_a_circuit_that_is_open_is_not_waited_for_and_closes_by_itself(tmp_path: Path) -> None:
     """A model server that is down: after two failures it is left alone, and a minute later one question tries it again."""
     now = [1000.0]
