@@ -65,8 +65,7 @@ def _asked(body: ChatRequest, question: str) -> AskRequest:
     return AskRequest(question=question, collection=body.collection or model.collection,
                       budget_tokens=body.budget_tokens or model.budget_tokens, max_cost_usd=body.max_cost_usd,
                       deadline_s=body.deadline_s, selector=body.selector, fallback=body.fallback, filters=body.filters,
-                      memory=body.memory,
-                      model=body.reader, rewriter=None, history=[], stream=bool(body.stream), trace=body.trace)
+                      memory=body.memory, model=body.reader, rewriter=None, history=[], stream=bool(body.stream), trace=body.trace)
 
 
 async def _chunks(service: Service, request: Request, running: Running, shape: Shape) -> AsyncGenerator[bytes, None]:
