@@ -120,9 +120,8 @@ class Settings:
                            query=True)
     second_look: str = _setting("auto", "whether what the best candidates mention is searched too: auto (in hybrid search) or off",
                                 answers=True, query=True)
-    rewriter: str = _setting("off", "further queries beside the question, in hybrid search: off, feedback (of what was found), "
-                             "bridge (and what that mentions, in rounds), auto (bridge where it is likely to help), or llm (auto, "
-                             "and the reader is asked for queries)", answers=True, query=True)
+    rewriter: str = _setting("off", "further queries in hybrid search: off, feedback (of what was found), bridge (what that "
+                             "mentions), auto (bridge where it helps) or llm (auto, and the reader's)", answers=True, query=True)
     clustered: str = _setting("auto", "whether questions about all texts are answered from cluster summaries, where there are "
                               "some: auto (told by the question), off, or always", answers=True, query=True)
     candidates: int = _setting(24, "candidates handed to the selector", low=1, high=5000, answers=True, query=True)
@@ -143,10 +142,8 @@ class Settings:
                                     answers=True, query=True)
     min_sufficiency: float = _setting(0.0, "chance that the context holds the answer under which none is given; 0 always asks",
                                       low=0, high=1, answers=True, query=True)
-    memory: str = _setting("off", "whether passages that past answers read serve further questions: off, watch (remembers and "
-                           "checks, serves nothing), count (where enough titles match) or calibrated (where an error rate can be "
-                           "promised)",
-                           answers=True, query=True)
+    memory: str = _setting("off", "whether passages of past answers serve again: off, watch (remembers, serves nothing), count "
+                           "(where enough titles match) or calibrated (at a promised error rate)", answers=True, query=True)
     memory_tau: float = _setting(0.6, "count: cosine from which a remembered title matches a question", low=0, high=1,
                                  answers=True, query=True)
     memory_theta: int = _setting(3, "count: matching titles under which the index is searched", low=1, high=10_000, answers=True,
