@@ -33,7 +33,10 @@ test: .venv/.all  ## create what it needs and run the whole suite
 	$(BIN)/mypy
 	@$(BIN)/python -m api.web.browser || $(BIN)/playwright install --only-shell chromium || \
 	  echo 'The tests of the web page are skipped: they need a Chromium.'
-	$(BIN)/python -m pytest
+	@echo 'Tests, side by side: faults and integration (shown at the end), unit and property (shown now)'
+	@$(BIN)/python -m pytest tests/faults tests/integration > .pytest-slow.log 2>&1 & slow=$$!; \
+	  $(BIN)/python -m pytest tests/unit tests/property; quick=$$?; \
+	  wait $$slow; slow=$$?; cat .pytest-slow.log; exit $$((quick | slow))
 
 check: .venv/.all lint types  ## the fast checks alone
 
@@ -68,7 +71,7 @@ lock: .venv/.all  ## refresh constraints.txt to the newest versions that fit pyp
 	  --no-annotate --no-header --output-file constraints.txt
 
 clean:  ## remove the environment; collections and models stay
-	rm -rf .venv build *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis
+	rm -rf .venv build *.egg-info .pytest-slow.log .pytest_cache .mypy_cache .ruff_cache .hypothesis
 
 .venv/bin/python:
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
