@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import logging
 import os
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
+from api.logs import JsonLines
 from rag.models import ModelCache
 from rag.settings import Settings, load
 
@@ -51,3 +54,11 @@ def _clean_environment(monkeypatch: pytest.MonkeyPatch) -> None:
     for name in list(os.environ):
         if name.startswith("THRIFTRAG_") and name != "THRIFTRAG_MODELS":
             monkeypatch.delenv(name)
+
+
+@pytest.fixture(autouse=True)
+def _logs_end_with_their_test() -> Iterator[None]:
+    """The service's own log handler ends with the test that made it: it would go on writing to a stream that is closed by then."""
+    yield
+    root = logging.getLogger()
+    root.handlers[:] = [handler for handler in root.handlers if not isinstance(handler.formatter, JsonLines)]
