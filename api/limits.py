@@ -126,16 +126,16 @@ class Cost:
 
 
 def worst_case(*, question: str, budget_tokens: int, answer_tokens: int, price_prompt: float, price_completion: float,
-               max_cost_usd: float | None, said: str = "", rewrites: bool = False) -> Cost:
-    """No tokenizer makes more tokens of a text than it has bytes. Prices are US dollars per million tokens; an answer's own ceiling
-    lowers the money, for the pipeline keeps to it. `said`: the conversation before the question. `rewrites`: the reader may be
-    asked for queries first."""
+               max_cost_usd: float | None, said: str = "", rewrites: bool = False, calls: int = 1) -> Cost:
+    """No tokenizer makes more tokens of a text than it has bytes. Prices are US dollars per million tokens, summed over the readers
+    that may be asked for the answer, which are `calls`; an answer's own ceiling lowers the money, for the pipeline keeps to it.
+    `said`: the conversation before the question. `rewrites`: the reader may be asked for queries first."""
     asked = len(question.encode("utf-8", "replace")) + len(said.encode("utf-8", "replace")) + _AROUND_TOKENS
     prompt = budget_tokens + asked
     if rewrites:
         prompt, answer_tokens = prompt + asked, answer_tokens + REPLY_TOKENS
     usd = (prompt * price_prompt + answer_tokens * price_completion) / 1e6
-    return Cost(prompt + answer_tokens, usd if max_cost_usd is None else min(usd, max_cost_usd))
+    return Cost(calls * (prompt + answer_tokens), usd if max_cost_usd is None else min(usd, max_cost_usd))
 
 
 class Ceilings:

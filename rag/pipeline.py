@@ -18,9 +18,11 @@ from optimizers.context import render
 from optimizers.crossencoder import reading
 from optimizers.crossencoder.encoder import CrossEncoder
 from optimizers.knowledge_filter import filtered
-from optimizers.pool import Pool, Watch
+from optimizers.pool import Pool, Unit, Watch
+from optimizers.router import Size
+from optimizers.routing import Reading, seen
 from optimizers.sufficiency import sufficiency
-from rag import citations, clustered_route, ledger, prompts, rewriting
+from rag import citations, clustered_route, ledger, prompts, rewriting, routing
 from rag.checks import clean_question
 from rag.conversation import Turn
 from rag.errors import DeadlineExceeded, QuestionTooLong, UpstreamError
@@ -75,6 +77,9 @@ class _Run:
     where: Filter | None = None
     steps: list[Step] = field(default_factory=list)
     usage: Usage = field(default_factory=Usage)
+    small_usage: Usage = field(default_factory=Usage)       # of the router's small reader
+    answered_by: Size = "large"
+    seen: tuple[Pool, Mapping[Unit, float]] | None = None   # what the choice was made from, for the router
     encoder_s: float = 0.0
     counted: bool = True
     degraded: str | None = None     # why the context is not what it would have been
@@ -99,6 +104,14 @@ class _Run:
         self.asked = replace(asked, usage=Usage())
         self.usage += asked.usage
         self.counted = self.counted and asked.counted
+
+    def bill(self, usage: Usage, *, counted: bool, small: bool) -> None:
+        """Adds a reader's call, the router's small reader's apart. `counted`: by the reader itself."""
+        if small:
+            self.small_usage += usage
+        else:
+            self.usage += usage
+        self.counted = self.counted and counted
 
     def record(self, stage: str, since: float, **facts: object) -> None:
         """Adds a finished stage to the trace."""
@@ -168,7 +181,7 @@ class Pipeline:
             # It could not even count: without it then. What fails in the call itself is met where the context is at hand.
             if self.settings.fallback == "none" or (left is not None and left <= 0):
                 raise
-            absent = replace(self, reader=AbsentReader(self.reader, error))
+            absent = replace(self, reader=AbsentReader(self._large, error))
             return absent._asked_reader(absent._run(question, replace(budget, seconds=left), hooks, where, history=history))
 
     def _asked_reader(self, run: _Run) -> Answer:
@@ -246,7 +259,7 @@ class Pipeline:
                    silent=silent)
         if history:
             since = time.monotonic()
-            run.take(rewriting.contextual(run.question, history, reader=self.reader, settings=self._quiet(run),
+            run.take(rewriting.contextual(run.question, history, reader=self._large, settings=self._quiet(run),
                                           limits=self._limits(run)))
             run.rewrite_s += time.monotonic() - since
         return run
@@ -297,6 +310,7 @@ class Pipeline:
         fixed = max(self.reader.prompt_tokens(prompts.build(run.asked.told, _PROBE, overall=overall))
                     for overall in (False, True)[:1 + clustered_route.possible(self.clusters, self.settings)])
         fixed -= self.reader.tokenizer.count(_PROBE)
+        tables = [ledger.prices(self.settings)] + ([ledger.small_prices(self.settings)] if self._pair else [])
         room = self.reader.context_window - fixed - self.settings.reader_max_tokens
         if room < 1:
             raise QuestionTooLong(f"The question leaves no room in the reader's window of {self.reader.context_window} tokens.",
@@ -304,8 +318,10 @@ class Pipeline:
         limit = min(run.budget.context_tokens, room)
         if run.budget.cost_usd:
             spent = ledger.cost_usd(run.usage, settings=self.settings, local_wh=0)
-            affordable = ledger.affordable_context(max_cost=run.budget.cost_usd - spent, fixed_tokens=fixed, settings=self.settings)
-            limit = limit if affordable is None else min(limit, affordable)
+            for table in tables:
+                affordable = ledger.affordable_context(max_cost=run.budget.cost_usd - spent, fixed_tokens=fixed,
+                                                       settings=self.settings, prices=table)
+                limit = limit if affordable is None else min(limit, affordable)
         return limit
 
     def _found(self, run: _Run) -> _Found:
@@ -373,7 +389,7 @@ class Pipeline:
         is_open, chance = rewriting.opened(run.asked, first, searcher=self.searcher, settings=settings)
         facts: dict[str, object] = {} if chance is None else {"chance": round(chance, 4)}
         if is_open:
-            run.take(rewriting.with_proposals(run.asked, reader=self.reader, settings=settings, limits=self._limits(run)))
+            run.take(rewriting.with_proposals(run.asked, reader=self._large, settings=settings, limits=self._limits(run)))
         queries = run.asked.queries
         pool = Found(first.hits[:k], first.rows[:k], first.plan)
         if is_open or queries:
@@ -432,6 +448,8 @@ class Pipeline:
         selection = selector(pool, budget=limit, render=lambda extracts: render(extracts, counter=self.reader.tokenizer),
                              stop=run.halfway(), watch=run.hooks.on_search)
         run.degraded = selection.degraded
+        if self._pair and not run.overall:      # summaries are read by the large reader
+            run.seen = found.pool, relevance.chances(found.pool) if chances is None else chances
         chance = None if chances is None else sufficiency(pool, chances, selection.extracts)
         considered = [{**row.to_dict(), "origins": {name: round(score, 6) for name, score in hit.origins.items()}}
                       for row, hit in zip(selection.considered, found.candidates, strict=True)]
@@ -481,13 +499,15 @@ class Pipeline:
         if naive is None:
             naive = self.reader.prompt_tokens(messages)
         run.step("render", since, tokens=context.tokens, passages=len(context.passages))
+        pair = self._pair
         try:
-            generation = self._generate(run, messages)
+            if pair is None or run.seen is None:
+                generation = self._generate(run, messages, self.reader)
+            else:
+                generation = self._routed(run, messages, pair, context, seen(*run.seen, extracts, tokens=context.tokens))
         except UpstreamError as error:
             if self.settings.fallback == "none":
                 raise
-            if error.spent is not None:
-                run.usage, run.counted = run.usage + error.spent, False
             return self._extracted(run, context, naive=naive, error=error)
         return self._checked(run, generation, context, naive=naive)
 
@@ -505,25 +525,76 @@ class Pipeline:
         return self._finish(run, context, naive=naive, verdict="degraded", reason=f"reader_failed: {error.message}",
                             text=found.text, cited=found.citations)
 
-    def _generate(self, run: _Run, messages: Sequence[Message]) -> Generation:
+    @property
+    def _pair(self) -> routing.Pair | None:
+        """The two readers to choose from, where the router is on."""
+        return self.reader if isinstance(self.reader, routing.Pair) else None
+
+    @property
+    def _large(self) -> Reader:
+        """The reader for everything but answers."""
+        return self._pair.large if self._pair else self.reader
+
+    def _routed(self, run: _Run, messages: Sequence[Message], pair: routing.Pair, context: Context, signs: Mapping[str, float]
+                ) -> Generation:
+        """The answer of the reader that the router settles on."""
         since = time.monotonic()
-        generation = self.reader.generate(messages, max_tokens=self.settings.reader_max_tokens, on_token=run.hooks.on_token,
-                                          deadline=run.deadline, cancelled=run.hooks.cancelled)
-        run.usage += Usage(prompt_tokens=generation.prompt_tokens, completion_tokens=generation.completion_tokens,
-                           cached_tokens=generation.cached_tokens, llm_calls=1, llm_seconds=generation.seconds)
-        run.counted = run.counted and generation.counted_by == "server"
+
+        def ask(size: Size, *, last: bool) -> Generation:
+            nonlocal since
+            generation = self._generate(run, messages, pair.large if size == "large" else pair.small, small=size == "small",
+                                        heard=last)
+            since = time.monotonic()
+            return generation
+
+        def judge(generation: Generation) -> Reading:
+            text = generation.text.strip()
+            return Reading(text, prompts.abstains(text) or not text, self._support(run, text, context).support,
+                           generation.finish != "stop", generation.mean_logprob, generation.least_logprob)
+
+        def forbidden() -> str | None:
+            if run.stopped():
+                return "there is no time left"
+            most = ledger.worst_usd(prompt_tokens=pair.large.prompt_tokens(messages), settings=self.settings,
+                                    prices=ledger.prices(self.settings))
+            spent = ledger.small_prices(self.settings).of(run.small_usage) + ledger.prices(self.settings).of(run.usage)
+            if run.budget.cost_usd and spent + most > run.budget.cost_usd:
+                return f"both could cost ${spent + most:.6f}, over the ceiling of ${run.budget.cost_usd:g}"
+            return None
+
+        found = routing.routed(pair.model, run.asked.told, signs, settings=self.settings, ask=ask, judge=judge, forbidden=forbidden,
+                               tell=lambda **facts: run.record("route", since, **facts))
+        run.answered_by, run.degraded = found.size, run.degraded or found.degraded
+        if run.hooks.on_token is not None and not found.heard:
+            run.hooks.on_token(found.generation.text)
+        return found.generation
+
+    def _generate(self, run: _Run, messages: Sequence[Message], reader: Reader, *, small: bool = False, heard: bool = True
+                  ) -> Generation:
+        """`small`: billed as the router's small reader. `heard`: whoever listens hears the answer as it comes."""
+        since = time.monotonic()
+        try:
+            generation = reader.generate(messages, max_tokens=self.settings.reader_max_tokens,
+                                         on_token=run.hooks.on_token if heard else None,
+                                         deadline=run.deadline, cancelled=run.hooks.cancelled)
+        except UpstreamError as error:
+            if error.spent is not None:
+                run.bill(error.spent, counted=False, small=small)
+            raise
+        run.bill(Usage(prompt_tokens=generation.prompt_tokens, completion_tokens=generation.completion_tokens,
+                       cached_tokens=generation.cached_tokens, llm_calls=1, llm_seconds=generation.seconds),
+                 counted=generation.counted_by == "server", small=small)
         # A deadline met while generating is a partial answer, which the check reports; it is no error.
-        run.record("generate", since, model=self.reader.name, finish=generation.finish,
+        run.record("generate", since, model=reader.name, finish=generation.finish,
                    prompt_tokens=generation.prompt_tokens, completion_tokens=generation.completion_tokens,
-                   cached_tokens=generation.cached_tokens, first_token_s=generation.first_token_s)
+                   cached_tokens=generation.cached_tokens, first_token_s=generation.first_token_s,
+                   mean_logprob=generation.mean_logprob, least_logprob=generation.least_logprob)
         return generation
 
     def _checked(self, run: _Run, generation: Generation, context: Context, *, naive: int) -> Answer:
         since = time.monotonic()
         text = generation.text.strip()
-        spans = split(text, "en")
-        checked = citations.check(text, context, sentences=[text[a:b] for a, b in spans], question=run.asked.told,
-                                  members=self._members)
+        checked = self._support(run, text, context)
         unknown = prompts.abstains(text)
         run.record("check", since, support=checked.support, unknown_marks=list(checked.unknown_marks), said_unknown=unknown)
         if not text:
@@ -536,13 +607,20 @@ class Pipeline:
             verdict, reason = "degraded", run.degraded
         return self._finish(run, context, naive=naive, verdict=verdict, reason=reason, text=checked.text, cited=checked.citations)
 
+    def _support(self, run: _Run, text: str, context: Context) -> citations.Checked:
+        return citations.check(text, context, sentences=[text[a:b] for a, b in split(text, "en")], question=run.asked.told,
+                               members=self._members)
+
     def _finish(self, run: _Run, context: Context, *, naive: int, verdict: Verdict, reason: str | None, text: str = "",
                 cited: Sequence[Citation] = (), shown: Context | None = None) -> Answer:
         """`shown`: the best passages of an answer for which nothing was read."""
+        pair = self._pair
+        model = pair.small.name if pair and run.answered_by == "small" else self.reader.name
         receipt = ledger.receipt(
             run.usage, settings=self.settings, local=self.reader.local, exact_tokens=self.reader.tokenizer.exact,
+            second=ledger.Second(run.small_usage, ledger.small_prices(self.settings), pair.small.local) if pair else None,
             counted=run.counted, budget_tokens=run.budget.context_tokens, context_tokens=context.tokens,
-            naive_tokens=naive, model=self.reader.name, seconds=_seconds(run), encoder_s=run.encoder_s, guessed=run.guessed)
+            naive_tokens=naive, model=model, seconds=_seconds(run), encoder_s=run.encoder_s, guessed=run.guessed)
         return Answer(id=uuid.uuid4().hex, question=run.question, text=text, verdict=verdict, reason=reason,
                       citations=tuple(cited), receipt=receipt, snapshot=self.searcher.snapshot.id,
                       config=self.settings.config_hash(), trace=tuple(run.steps), context=shown or context)

@@ -39,6 +39,7 @@ _CHOICES: dict[str, tuple[str, ...]] = {
     "rewriter": ("auto", "off", "feedback", "bridge", "llm"),
     "clustered": ("auto", "off", "always"),
     "fallback": ("none", "extracts"),
+    "router": ("off", "cascade", "auto"),
     "backend": ("local", "qdrant"),
     "memory": ("off", "watch", "count", "calibrated"),
     "answer_cache": ("off", "on"),
@@ -83,6 +84,14 @@ class Settings:
                              "context, word for word, marked degraded)", query=True)
     reader_cache_gb: int = _setting(1, "memory for the embedded reader's prefix cache, in GiB", low=1, high=512)
     reader_max_tokens: int = _setting(64, "longest answer, in tokens", low=1, high=4096, answers=True, query=True)
+    router: str = _setting("off", "which of two readers answers: off (always `reader`), cascade (`reader_small` first, `reader` "
+                           "where it is expected to do better) or auto (the same, but straight to `reader` where that is cheaper)",
+                           answers=True, query=True)
+    router_lambda: float = _setting(0.15, "gain in F1, from 0 to 1, that a call of `reader` must be expected to bring; more is "
+                                    "cheaper", low=-1, high=2, answers=True, query=True)
+    reader_small: str = _setting("qwen2.5-coder-0.5b-instruct", "the router's small reader, named as `reader` is", answers=True)
+    reader_small_url: str = _setting("", "base URL of the server of `reader_small`; empty runs it embedded", answers=True)
+    reader_small_api_key: str = _setting("", "key for reader_small_url, where it is another than reader_url", secret=True)
 
     chunk_tokens: int = _setting(200, "largest chunk at ingestion, in encoder tokens, title and heading included",
                                  low=32, high=8192)
@@ -163,6 +172,9 @@ class Settings:
     price_prompt: float = _setting(0.0, "US dollars per million prompt tokens", low=0)
     price_cached: float = _setting(0.0, "US dollars per million prompt tokens served from a prefix cache", low=0)
     price_completion: float = _setting(0.0, "US dollars per million completion tokens", low=0)
+    price_small_prompt: float = _setting(0.0, "US dollars per million prompt tokens of `reader_small`", low=0)
+    price_small_cached: float = _setting(0.0, "the same for those that its prefix cache served", low=0)
+    price_small_completion: float = _setting(0.0, "US dollars per million completion tokens of `reader_small`", low=0)
     price_kwh: float = _setting(0.0, "US dollars per kWh, added for models that run on this machine", low=0)
     power_watts: float = _setting(65.0, "power drawn while a model runs here, for the energy estimate", low=0)
     server_power_watts: float = _setting(700.0, "power drawn by a remote reader while it works for us, for the estimate", low=0)

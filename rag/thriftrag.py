@@ -33,10 +33,10 @@ from indexers.encoders import Encoder, open_encoder
 from indexers.parsing import InProcess, Parsing, Workers
 from indexers.snapshot import DocumentInfo, Snapshot
 from indexers.writer import writing
-from optimizers import BY_CHANCE
+from optimizers import BY_CHANCE, router
 from optimizers.crossencoder.encoder import CrossEncoder, has_cross_encoder, open_cross_encoder
 from optimizers.pool import Pool, Watch
-from rag import clustering, collection_settings, rewriting
+from rag import clustering, collection_settings, rewriting, routing
 from rag import settings as configuration
 from rag.checks import checked_budget, checked_selector, clean_question
 from rag.clustering import one as cluster_named
@@ -103,12 +103,13 @@ class ThriftRAG:
     """Open with `ThriftRAG.open`. Safe to use from several threads; close it, or use it as a context manager."""
 
     def __init__(self, name: str, *, settings: Settings, reader: Reader | None = None, encoder: Encoder | None = None,
-                 keep_pools: int = 0) -> None:
+                 keep_pools: int = 0, small_reader: Reader | None = None) -> None:
         self.name = name
         self.settings = settings
         self.folder = folder_of(name, settings=settings)
         self._cache = ModelCache(settings.models)
         self._reader = reader
+        self._small_reader = small_reader
         self._encoder = encoder
         self._vectors: SentenceVectors | None = None
         self._recent: Recent[Any] = Recent(keep_pools)
@@ -121,12 +122,13 @@ class ThriftRAG:
 
     @classmethod
     def open(cls, collection: str | None = None, *, create: bool = True, settings: Settings | None = None,
-             reader: Reader | None = None, encoder: Encoder | None = None, keep_pools: int = 0,
+             reader: Reader | None = None, encoder: Encoder | None = None, keep_pools: int = 0, small_reader: Reader | None = None,
              **overrides: object) -> ThriftRAG:
         """A collection by name (default: the setting `collection`), made on first ingestion if `create`. `overrides` are
         settings by name, and win over `settings`; the collection's own (`rag.collection_settings`) win over defaults and
         config.toml. `keep_pools`: questions whose candidates are kept in memory, for callers that ask the same ones again
-        under other budgets or selectors; their receipts then leave out what that saved.
+        under other budgets or selectors; their receipts then leave out what that saved. `small_reader`: the router's, instead of
+        the one that the settings name.
 
         Raises:
             CollectionMissing: not there and `create` is False.
@@ -135,7 +137,7 @@ class ThriftRAG:
         effective = configuration.load(overrides) if settings is None else configuration.overridden(settings, overrides)
         name = collection if collection is not None else effective.collection
         effective = collection_settings.layered(effective, folder_of(name, settings=effective))
-        kb = cls(name, settings=effective, reader=reader, encoder=encoder, keep_pools=keep_pools)
+        kb = cls(name, settings=effective, reader=reader, encoder=encoder, keep_pools=keep_pools, small_reader=small_reader)
         if not create:
             kb._require()
         return kb
@@ -206,9 +208,9 @@ class ThriftRAG:
         ceilings = checked_budget(self.settings, tokens=budget, cost=None, seconds=None)
         return self._pipeline().answer_from(question, extracts, budget=ceilings, overall=overall)
 
-    def pool(self, question: str, *, where: Where | None = None) -> Pool:
+    def pool(self, question: str, *, where: Where | None = None, changes: Mapping[str, object] | None = None) -> Pool:
         """The candidates that a selector would see for this question; nothing is asked of the reader."""
-        return self._pipeline().pool(question, where=as_filter(where))
+        return self._pipeline(changes=changes).pool(question, where=as_filter(where))
 
     def asking(self, question: str, *, where: Where | None = None) -> Asking:
         """A question with what serves it, as `memory` takes it."""
@@ -419,7 +421,10 @@ class ThriftRAG:
                 self._reader.close()
             if self._memory is not None:
                 self._memory.close()
-            self._searcher = self._reader = self._encoder = self._vectors = self._clusters = self._memory = None
+            if self._small_reader is not None:
+                self._small_reader.close()
+            self._searcher = self._reader = self._small_reader = None
+            self._encoder = self._vectors = self._clusters = self._memory = None
             self._crosses.clear()
 
     def __enter__(self) -> ThriftRAG:
@@ -439,13 +444,22 @@ class ThriftRAG:
                 self._clusters = searcher, Clustered(searcher.snapshot)
             clusters = self._clusters[1]
         memory = None if settings.memory == settings.answer_cache == "off" else self._remembering(searcher.snapshot)
-        return Pipeline(searcher, self.reader, vectors, settings, self._recent, self._cross(settings), clusters, memory)
+        reader = self.reader if settings.router == "off" else self._pair(settings)
+        return Pipeline(searcher, reader, vectors, settings, self._recent, self._cross(settings), clusters, memory)
 
     def _sentence_vectors(self, searcher: Searcher) -> SentenceVectors:
         with self._lock:
             if self._vectors is None:
                 self._vectors = SentenceVectors(searcher.encoder)
             return self._vectors
+
+    def _pair(self, settings: Settings) -> routing.Pair:
+        """Both readers of the router; the small one is opened when it is first needed."""
+        large = self.reader
+        with self._lock:
+            if self._small_reader is None:
+                self._small_reader = open_reader(routing.small_settings(settings), cache=self._cache)
+            return routing.Pair(large, self._small_reader, router.shipped())
 
     def _cross(self, settings: Settings) -> CrossEncoder | None:
         """The cross-encoder that these settings ask for, made once; None where there is none for the embedder or it is off."""

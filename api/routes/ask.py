@@ -109,11 +109,14 @@ def _checked(service: Service, body: AskRequest, key: Key, answer_tokens: int | 
 
 
 def _cost(question: Question, kb: ThriftRAG) -> Cost:
+    settings = kb.settings
+    both = settings.router != "off"     # then two readers may be asked with the same prompt
     return worst_case(question=question.text, said="".join(turn.text for turn in question.history),
-                      rewrites=(question.rewriter or kb.settings.rewriter) == "llm", budget_tokens=question.budget_tokens,
-                      answer_tokens=question.answer_tokens or kb.settings.reader_max_tokens,
-                      price_prompt=kb.settings.price_prompt, price_completion=kb.settings.price_completion,
-                      max_cost_usd=question.max_cost_usd)
+                      rewrites=(question.rewriter or settings.rewriter) == "llm", budget_tokens=question.budget_tokens,
+                      answer_tokens=question.answer_tokens or settings.reader_max_tokens,
+                      price_prompt=settings.price_prompt + (settings.price_small_prompt if both else 0.0),
+                      price_completion=settings.price_completion + (settings.price_small_completion if both else 0.0),
+                      max_cost_usd=question.max_cost_usd, calls=2 if both else 1)
 
 
 async def _events(service: Service, request: Request, running: Running, *, trace: bool) -> AsyncGenerator[bytes, None]:

@@ -26,6 +26,8 @@ class Generation:
 
     `counted_by` is `tokenizer` where the server sent no usage, or was stopped before it could: then the prompt and the
     text that came were counted by `Reader.tokenizer`, and the receipt must call the tokens an estimate.
+
+    `mean_logprob`, `least_logprob`: over the sampled tokens, natural logarithms; None where the reader does not tell them.
     """
 
     text: str
@@ -36,6 +38,8 @@ class Generation:
     seconds: float
     first_token_s: float | None = None
     counted_by: Literal["server", "tokenizer"] = "server"
+    mean_logprob: float | None = None
+    least_logprob: float | None = None
 
 
 @runtime_checkable

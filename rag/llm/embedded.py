@@ -97,7 +97,8 @@ class EmbeddedReader:
         finally:
             engine.cancel(ticket)
         return Generation(text=followed.text, prompt_tokens=len(ids), completion_tokens=source.tokens, cached_tokens=0,
-                          finish=followed.finish, seconds=time.monotonic() - started, first_token_s=followed.first_token_s)
+                          finish=followed.finish, seconds=time.monotonic() - started, first_token_s=followed.first_token_s,
+                          mean_logprob=source.mean_logprob, least_logprob=source.least_logprob)
 
     def close(self) -> None:
         with self._lock:
@@ -119,12 +120,21 @@ class EmbeddedReader:
 
 
 class _Source:
-    """A ticket's messages as events. Counts the tokens that the model made."""
+    """A ticket's messages as events. Counts the tokens that the model made, and how sure it was of them."""
 
     def __init__(self, ticket: Ticket, decoder: TextDecoder) -> None:
         self.tokens = 0
+        self._logprobs: list[float] = []
         self._ticket = ticket
         self._decoder = decoder
+
+    @property
+    def mean_logprob(self) -> float | None:
+        return sum(self._logprobs) / len(self._logprobs) if self._logprobs else None
+
+    @property
+    def least_logprob(self) -> float | None:
+        return min(self._logprobs, default=None)
 
     def __call__(self, timeout_s: float) -> Event | None:
         try:
@@ -139,4 +149,7 @@ class _Source:
         if not isinstance(ids, list):
             return Event()                  # a step of the pipeline: it is alive
         self.tokens += len(ids)
+        told = message.get("logprobs")
+        if isinstance(told, list):
+            self._logprobs += told
         return Event(text=self._decoder.add(ids), tokens=tuple(ids))

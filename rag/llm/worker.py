@@ -2,7 +2,7 @@
 
     in   {"id": 1, "ids": [..], "max_tokens": 64}      begin          {"cancel": 1}      stop caring
          {.., "schema": ".."}    and keep to this JSON schema
-    out  {"ready": true}   {"step": true}   {"id": 1, "ids": [..]}   {"id": 1, "end": "stop" | "length" | "full"}
+    out  {"ready": true}   {"step": true}   {"id": 1, "ids": [..], "logprobs": [..]}   {"id": 1, "end": "stop" | "length" | "full"}
          {"id": 1, "refused": "why"}   {"fatal": "why"}
 
 A process of its own, because `ContinuousBatchingPipeline.step` holds Python's interpreter lock while it computes: in the
@@ -81,6 +81,7 @@ def _begin(pipeline: Any, number: int, ids: list[int], *, max_tokens: int, eos: 
     config = openvino_genai.GenerationConfig()
     config.max_new_tokens = max_tokens
     config.do_sample = False
+    config.logprobs = 1                             # that of the chosen token
     config.apply_chat_template = False
     config.stop_token_ids = eos
     config.ignore_eos = not eos
@@ -126,12 +127,14 @@ def _report(number: int, handle: Any, out: TextIO) -> bool:
 
     reason = GenerationFinishReason.NONE
     ids: list[int] = []
+    logprobs: list[float] = []
     while handle.can_read():
         for output in handle.read().values():
             ids += output.generated_ids
+            logprobs += output.generated_log_probs
             reason = output.finish_reason
     if ids:
-        _say(out, {"id": number, "ids": ids})
+        _say(out, {"id": number, "ids": ids, "logprobs": logprobs})
     status = handle.get_status()
     if status == GenerationStatus.RUNNING:
         return False

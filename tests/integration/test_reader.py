@@ -102,6 +102,16 @@ def test_the_token_limit_holds(reader: EmbeddedReader) -> None:
     assert (answer.completion_tokens, answer.finish) == (7, "length")
 
 
+def test_the_reader_tells_how_sure_it_was(reader: EmbeddedReader) -> None:
+    copied = reader.generate(ask("Who designed the pump?"), max_tokens=20)
+    guessed = reader.generate(ask("Who designed the wrapping of the spare parts of the pump's rival?"), max_tokens=20)
+    for generation in (copied, guessed):
+        assert generation.mean_logprob is not None
+        assert generation.least_logprob is not None
+        assert generation.least_logprob <= generation.mean_logprob <= 0
+    assert copied.least_logprob > guessed.least_logprob  # type: ignore[operator]  # told: see above
+
+
 def test_a_stop_string_ends_the_answer(reader: EmbeddedReader) -> None:
     full = reader.generate(ask("How long is the warranty of the Zeta 4 pump?"), max_tokens=32).text
     cut = reader.generate(ask("How long is the warranty of the Zeta 4 pump?"), max_tokens=32, stop=[" months"])
