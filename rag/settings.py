@@ -84,8 +84,8 @@ class Settings:
                              "context, word for word, marked degraded)", query=True)
     reader_cache_gb: int = _setting(1, "memory for the embedded reader's prefix cache, in GiB", low=1, high=512)
     reader_max_tokens: int = _setting(64, "longest answer, in tokens", low=1, high=4096, answers=True, query=True)
-    router: str = _setting("off", "which reader answers: off (`reader`), cascade (`reader_small`, then `reader` where it is expected "
-                           "to do better) or auto (straight to `reader` where that is cheaper)", answers=True, query=True)
+    router: str = _setting("off", "which reader answers: off (`reader`), cascade (`reader_small`, then `reader` where it is "
+                           "expected to do better) or auto (straight to `reader` where that is cheaper)", answers=True, query=True)
     router_lambda: float = _setting(0.15, "gain in F1, from 0 to 1, that a call of `reader` must be expected to bring; more is "
                                     "cheaper", low=-1, high=2, answers=True, query=True)
     reader_small: str = _setting("qwen2.5-coder-0.5b-instruct", "the router's small reader, named as `reader` is", answers=True)
