@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import os
+import signal
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -19,6 +20,11 @@ FUZZ = "--fuzz"
 
 def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption(FUZZ, type=int, default=300, help="bodies that the fuzz tests send, and ten times as many as files")
+
+
+def pytest_configure() -> None:
+    """A shell starts what it runs in the background deaf to Ctrl-C, and so would be every process that a test starts."""
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 @pytest.fixture(scope="session")

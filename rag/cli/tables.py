@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Literal
 
@@ -86,8 +87,11 @@ def models(rows: Iterable[Mapping[str, object]]) -> Table:
 
 
 def settings(rows: Iterable[Mapping[str, object]]) -> Table:
+    listed = list(rows)
     table = listing(("setting", "left"), ("value", "left"), ("from", "left"), ("meaning", "left"))
-    for row in rows:
+    # A variable's name is looked for as a word, so it is never broken; a path may be.
+    table.columns[2].min_width = max((len(str(row["origin"])) for row in listed if os.sep not in str(row["origin"])), default=0)
+    for row in listed:
         changed = row["origin"] != "default"
         table.add_row(str(row["name"]), Text(one_line(str(row["value"])), style="bold" if changed else ""),
                       Text(one_line(str(row["origin"])), style="cyan" if changed else "dim"), str(row["doc"]))

@@ -45,7 +45,8 @@ export function startJobs({ read }) {
 
 async function watch(card, job, read) {
   remember(job.id);
-  card.cancel.onclick = () => call("DELETE", path("jobs", job.id)).then(() => card.tell("Cancelling", null), card.fail);
+  // Said before it is asked for: the job's end may come before the answer does, and must be the last word.
+  card.cancel.onclick = () => { card.tell("Cancelling", null); call("DELETE", path("jobs", job.id)).catch(card.fail); };
   let now = job;
   card.follow(now);
   try {
