@@ -10,6 +10,7 @@
     greedy           greedy selection by utility per token
     lazy, beam, exact, mcts            searches for the set of sentences of the largest worth
     thrift           the default pipeline, whatever the settings make it
+    thrift:second_look=off+candidates=12      the same with other settings, of those that one question may change: for ablations
     llamaindex, haystack, txtai        the real programs: see `eval.peers`
 
 Baselines read whatever they retrieve: only ours may decline before reading.
@@ -27,9 +28,11 @@ from eval.datasets import Question
 from eval.metrics import contains, is_polar
 from eval.reply import Reply, of_answer, of_prepared
 from rag.errors import InputError
+from rag.settings import Settings, changed
 from rag.types import Answer, Chunk, Extract, Hit, IngestReport, Mode, OnProgress, Prepared
 
 PEERS = ("llamaindex", "haystack", "txtai")
+VARIED = "thrift:"
 # An answer that crosses a sentence end is borne by up to this many neighbours together.
 _WIDEST_BEARER = 3
 
@@ -154,11 +157,24 @@ def named(names: Sequence[str]) -> tuple[System, ...]:
 
     Raises:
         InputError: no name, or an unknown one; the hint lists those that are.
+        ConfigError: a variant of `thrift` with a setting that there is not, that no question may change, or with a wrong value.
     """
-    hint = f"There are: {', '.join(SYSTEMS)}."
+    hint = f"There are: {', '.join(SYSTEMS)}; and {VARIED}SETTING=VALUE+..."
     if not names:
         raise InputError("No system is named.", hint=hint, field="systems", code="system_unknown")
     for name in names:
-        if name not in SYSTEMS:
+        if name not in SYSTEMS and not name.startswith(VARIED):
             raise InputError(f"The system {name!r} is unknown.", hint=hint, field="systems", code="system_unknown")
-    return tuple(SYSTEMS[name] for name in dict.fromkeys(names))
+    return tuple(SYSTEMS.get(name) or _varied(name) for name in dict.fromkeys(names))
+
+
+def _varied(name: str) -> System:
+    changes = {}
+    for part in name.removeprefix(VARIED).split("+"):
+        setting, equals, value = part.partition("=")
+        if not (setting and equals):
+            raise InputError(f"{name!r} does not say which setting becomes what: {part!r}.", field="systems", code="system_unknown",
+                             hint=f"Write it like {VARIED}second_look=off+candidates=12.")
+        changes[setting] = value
+    changed(Settings(), changes, where=name)
+    return System(name, True, partial(ours, changes))

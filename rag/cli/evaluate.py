@@ -34,6 +34,7 @@ app = typer.Typer(no_args_is_help=True, rich_markup_mode=None, help="Measure ans
 RUN_EXAMPLES = options.examples(
     "thriftrag eval run eval/data/sample --limit 20 --answerable",
     "thriftrag eval run my-data --systems topk,thrift --budgets 64,128,256   # quality for each budget",
+    "thriftrag eval run my-data --systems thrift,thrift:second_look=off      # what a module is worth",
     "thriftrag eval run my-data --out runs/first --json                      # run it again to go on or to add systems",
 )
 RETRIEVAL_EXAMPLES = options.examples("thriftrag eval retrieval eval/data/sample",
@@ -54,7 +55,8 @@ def run_(
         "--systems", metavar="A,B",
         help="What to compare. Ceilings: closed_book, gold, gold_sentences. Baselines: topk, topk_whole, topk_dense, topk_bm25, "
              "topk_dense_whole, topk_bm25_whole, sentences, mmr, knapsack, adagres, carrot. Ours: greedy, lazy, beam, exact, "
-             "mcts, thrift. Other programs: llamaindex, haystack, txtai (pip install 'thriftrag[peers]').",
+             "mcts, thrift, thrift:SETTING=VALUE+... Other programs: llamaindex, haystack, txtai (pip install "
+             "'thriftrag[peers]').",
     )] = "closed_book,gold,topk,thrift",
     budgets: Annotated[str, typer.Option("--budgets", metavar="N,M", help="Context tokens to give them.")] = "128,256",
     limit: Limit = None,

@@ -11,7 +11,7 @@ from eval.datasets import Question
 from eval.reply import Reply
 from eval.systems import SYSTEMS
 from rag import settings as configuration
-from rag.errors import InputError
+from rag.errors import InputError, RagError
 from rag.settings import Settings
 from tests.eval_fakes import CORPUS, FakeBase, ScriptedReader, World, question
 
@@ -94,6 +94,26 @@ def test_every_setting_that_a_system_changes_may_be_changed_for_one_question() -
 
 def test_named_keeps_order_and_drops_repeats() -> None:
     assert [system.name for system in systems.named(["thrift", "gold", "thrift"])] == ["thrift", "gold"]
+
+
+def test_a_variant_is_the_pipeline_with_its_settings() -> None:
+    world = World()
+    world.collections["c"] = {record["id"]: record for record in CORPUS}
+    kb = world("c", settings=None, reader=ScriptedReader())  # type: ignore[arg-type]
+    [variant] = systems.named(["thrift:second_look=off+candidates=12"])
+    assert variant.bounded
+    assert variant.reply is not None
+    variant.reply(kb, question(), budget=90, read=True)
+    assert world.asked[-1][1:] == (90, {"second_look": "off", "candidates": "12"})
+
+
+@pytest.mark.parametrize(("name", "message"), [
+    ("thrift:second_looks=off", "second_looks"), ("thrift:second_look=of", "is not one of"), ("thrift:home=/x", "cannot be"),
+    ("thrift:candidates=0", "out of bounds"), ("thrift:candidates", "does not say which setting"), ("thrift:", "does not say"),
+    ("thrift:second_look=off+", "does not say")])
+def test_a_variant_is_refused_before_anything_is_run(name: str, message: str) -> None:
+    with pytest.raises(RagError, match=message):
+        systems.named(["topk", name])
 
 
 @pytest.mark.parametrize(("names", "message"), [
