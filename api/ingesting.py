@@ -20,7 +20,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, Any, cast
 
-from rag import settings as configuration
+from api.handover import settings_of, settings_row
 from rag.errors import Locked, RagError
 from rag.settings import Settings
 from rag.types import FileFailure, IngestReport, OnProgress, Progress
@@ -123,10 +123,8 @@ def _say(stream: IO[str], message: dict[str, Any]) -> None:
 
 
 def _order_row(order: Order) -> dict[str, Any]:
-    values = {field.name: getattr(order.settings, field.name) for field in dataclasses.fields(order.settings)
-              if field.name != "origin"}
-    return {"settings": {name: str(value) if isinstance(value, Path) else value for name, value in values.items()},
-            "collection": order.collection, "folder": str(order.folder), "names": list(order.names)}
+    return {"settings": settings_row(order.settings), "collection": order.collection, "folder": str(order.folder),
+            "names": list(order.names)}
 
 
 def _report(row: dict[str, Any]) -> IngestReport:
@@ -143,7 +141,7 @@ def main() -> int:
     row = json.loads(sys.stdin.readline())
     stop = threading.Event()
     threading.Thread(target=_await_cancel, args=(stop,), daemon=True).start()
-    order = Order(configuration.load(row["settings"], environ={}), row["collection"], Path(row["folder"]), tuple(row["names"]))
+    order = Order(settings_of(row["settings"]), row["collection"], Path(row["folder"]), tuple(row["names"]))
     # So that a document's source is its bare name, as its owner knows it. Nothing is ever imported from a relative path here.
     os.chdir(order.folder)
     try:

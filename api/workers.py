@@ -21,8 +21,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import IO, Any, cast
 
+from api.handover import settings_of, settings_row
 from api.settings import ServerSettings
-from rag import settings as configuration
 from rag.settings import Settings
 
 _BOOT = "import json, sys; sys.path[:] = json.loads(sys.argv[1]); from api.workers import main; sys.exit(main())"
@@ -150,19 +150,6 @@ def _listen(worker: _Worker) -> None:
     for line in cast("IO[str]", worker.process.stdout):
         if line.strip() == _READY:
             worker.ready.set()
-
-
-def settings_row(settings: Settings) -> dict[str, Any]:
-    """Settings as JSON, with where each came from, which decides whether a collection's own settings win."""
-    values = {name: getattr(settings, name) for name in configuration.names()}
-    return {"values": {name: str(value) if isinstance(value, Path) else value for name, value in values.items()},
-            "origin": dict(settings.origin)}
-
-
-def settings_of(row: dict[str, Any]) -> Settings:
-    """What `settings_row` was made of."""
-    values: dict[str, Any] = {**row["values"], "home": Path(row["values"]["home"]), "models": Path(row["values"]["models"])}
-    return Settings(**values, origin=row["origin"])
 
 
 def main(argv: Sequence[str] = ()) -> int:

@@ -5,15 +5,21 @@ from __future__ import annotations
 import json
 import threading
 import time
+from contextlib import closing
 from pathlib import Path
 
 import pytest
 
 from api import ingesting
+from api.handover import settings_of
 from api.ingesting import Order, in_child
+from indexers.snapshot import Snapshot
+from rag.collection_settings import write
 from rag.errors import Locked, RagError
+from rag.thriftrag import folder_of
 from rag.types import FileFailure, IngestReport, Progress, no_progress
-from tests.api_fakes import make_settings
+from tests.api_fakes import make_collection, make_settings
+from tests.fakes import WordEncoder
 
 HEAD = "import json, sys; order = json.loads(sys.stdin.readline())\n"
 
@@ -53,9 +59,48 @@ def test_the_child_is_told_everything_it_needs(order: Order, monkeypatch: pytest
         in_child(order, no_progress, never)
     row = json.loads(told.value.message)
     assert (row["collection"], row["folder"], row["names"]) == ("default", str(order.folder), ["a.txt"])
-    assert row["settings"]["home"] == str(order.settings.home)
-    assert row["settings"]["reader_api_key"] == "secret"        # through a pipe, never on a command line
-    assert row["settings"].keys() == {field for field in order.settings.__dataclass_fields__ if field != "origin"}
+    assert settings_of(row["settings"]) == order.settings
+    assert row["settings"]["values"]["reader_api_key"] == "secret"        # through a pipe, never on a command line
+
+
+def test_an_upload_leaves_a_collection_its_own_settings(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The real child takes the real order; what it would read in with is told instead."""
+    monkeypatch.setattr(ingesting, "_BOOT", """
+import json, sys
+sys.path[:] = json.loads(sys.argv[1])
+from api import ingesting
+from rag.errors import RagError
+from rag.thriftrag import ThriftRAG
+
+def here(order, on_progress, cancelled):
+    with ThriftRAG.open(order.collection, create=False, settings=order.settings) as kb:
+        told = {name: [getattr(kb.settings, name), kb.settings.origin.get(name)] for name in ("candidates", "budget_tokens")}
+    raise RagError(json.dumps(told), hint="", code="told")
+
+ingesting.here = here
+sys.exit(ingesting.main())
+""")
+    settings = make_settings(tmp_path, budget_tokens=300)
+    make_collection(settings, WordEncoder())
+    file = write(folder_of("default", settings=settings), {"candidates": 12, "budget_tokens": 100})
+    with pytest.raises(RagError) as told:
+        in_child(Order(settings, "default", tmp_path, ()), no_progress, never)
+    assert json.loads(told.value.message) == {"candidates": [12, str(file)], "budget_tokens": [300, "flag"]}
+
+
+def test_an_upload_keeps_to_the_chunks_that_the_collection_was_made_with(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    folder = tmp_path / "files"
+    folder.mkdir()
+    (folder / "long.txt").write_text(" ".join(f"Sentence {number} speaks of the pump." for number in range(60)), encoding="utf-8")
+    make_collection(make_settings(tmp_path, chunk_tokens=40), WordEncoder())
+    monkeypatch.setattr("rag.thriftrag.open_encoder", lambda *_, **__: WordEncoder())
+    monkeypatch.chdir(folder)
+    order = Order(make_settings(tmp_path), "default", folder, ("long.txt",))
+    assert order.settings.chunk_tokens == 200
+    assert ingesting.here(order, no_progress, never).added == 1
+    with closing(Snapshot(folder_of("default", settings=order.settings), indexes=False)) as snapshot:
+        sizes = WordEncoder().count([chunk.text for batch in snapshot.all_chunks() for chunk in batch])
+    assert 20 < max(sizes) <= 40
 
 
 def test_a_child_that_dies_without_a_word_is_told_with_its_exit_code(order: Order, monkeypatch: pytest.MonkeyPatch) -> None:

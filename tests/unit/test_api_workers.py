@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 import signal
 import socket
@@ -27,9 +26,8 @@ from api.metrics import Metrics
 from api.presence import Presence
 from api.service import Service
 from api.settings import ServerSettings
-from api.workers import Workers, settings_of, settings_row
+from api.workers import Workers
 from rag.errors import RagError
-from rag.settings import Settings
 from rag.types import IngestReport, OnProgress, Progress
 from tests.api_fakes import UNTIL_S, make_settings, wait_until
 
@@ -114,12 +112,6 @@ def test_workers_that_keep_dying_end_the_server(tmp_path: Path) -> None:
         workers = Workers(settings, ServerSettings(workers=2, drain_s=1.0), listening)
         workers._order = "{}"       # none can start from this
         assert workers.run() is False
-
-
-def test_a_worker_gets_the_settings_with_where_they_came_from(settings: Settings) -> None:
-    row = json.loads(json.dumps(settings_row(settings)))
-    assert settings_of(row) == settings
-    assert settings_of(row).origin == settings.origin
 
 
 class Pair:
