@@ -12,7 +12,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from optimizers.training.logistic import fitted
+from optimizers.logistic import fitted
 from retrievers import trigger, vcache
 from retrievers.reservoir import Case
 from retrievers.trigger import Model

@@ -22,13 +22,13 @@ from functools import lru_cache
 from statistics import NormalDist
 
 import numpy as np
-from numpy.typing import NDArray
 
-Floats = NDArray[np.float64]
+from optimizers.logistic import newton
+
 # Cases without which nothing is promised: every question is checked until then.
 LEAST = 50
 _EPSILONS = (1e-6, 1e-5, 1e-4, 3e-4, 1e-3, 2e-3, 3e-3, 5e-3, 7e-3, 0.01, 0.015, 0.02, 0.03, 0.04, 0.05, 0.1, 0.2, 0.3, 0.5)
-_STEPS = 100
+_LONGEST = 2.0                  # step of the search: where few cases decide, a longer one overshoots
 _STEEPEST = 200.0
 
 
@@ -57,34 +57,18 @@ def fitted(scores: Sequence[float], right: Sequence[bool]) -> Sigmoid | None:
     x = np.asarray([*scores, max(scores)], np.float64)
     y = np.asarray([*map(float, right), 0.0], np.float64)
     middle, spread = float(x.mean()), max(float(x.std()), 1e-6)
-    found = _newton((x - middle) / spread, y)
-    if found is None:
-        return None
-    (slope, bias), covariance = found
-    if slope <= 0:
+    # A weak ridge on the slope keeps cases that a boundary parts without error from running off to infinity.
+    found = newton(np.column_stack([(x - middle) / spread, np.ones(len(x))]), y, share=1.0, penalty=np.diag([0.01, 1e-9]),
+                   longest=_LONGEST)
+    slope, bias = found.weights.tolist()
+    if not found.ended or slope <= 0:
         return None
     t = -bias / slope
     # The delta method: t = -b / a moves by (t, 1) . (da, db) / -a.
     gradient = np.asarray([t, 1.0]) / -slope
-    variance = float(gradient @ covariance @ gradient)
+    variance = float(gradient @ np.linalg.inv(found.curvature) @ gradient)
     return Sigmoid(t=middle + spread * t, g=min(slope / spread, _STEEPEST), se=spread * math.sqrt(max(variance, 0.0)),
                    n=len(scores), right=int(np.sum(y)))
-
-
-def _newton(x: Floats, y: Floats) -> tuple[Floats, Floats] | None:
-    """Slope and bias with their covariance; None where the search does not end. A weak ridge on the slope keeps cases that a
-    boundary parts without error from running off to infinity."""
-    design = np.column_stack([x, np.ones(len(x))])
-    penalty = np.diag([0.01, 1e-9])
-    solution = np.zeros(2)
-    for _ in range(_STEPS):
-        p = 1 / (1 + np.exp(-np.clip(design @ solution, -30, 30)))
-        curvature = (design * np.maximum(p * (1 - p), 1e-9)[:, None]).T @ design + penalty
-        step = np.linalg.solve(curvature, design.T @ (y - p) - penalty @ solution)
-        solution = solution + np.clip(step, -2, 2)
-        if float(np.abs(step).max()) < 1e-9:
-            return solution, np.linalg.inv(curvature)
-    return None
 
 
 def boundary(model: Sigmoid, *, eps: float) -> float:

@@ -29,9 +29,9 @@ from optimizers import relevance
 from optimizers.coefficients import shipped as coefficients
 from optimizers.context import render
 from optimizers.learned import NAMES, WEIGHTS, LearnedWorth
+from optimizers.logistic import fitted
 from optimizers.packed import Floats, Packed, packed
 from optimizers.searching import ordered
-from optimizers.training.logistic import fitted
 from optimizers.training.relevance import answerable, open_alone
 from optimizers.utility import SetUtility
 from optimizers.utility_compiled import complete

@@ -27,9 +27,9 @@ from eval.corpus import opened
 from eval.datasets import Dataset, Question, load, sampled
 from eval.metrics import contains
 from optimizers.knowledge_filter import threshold
+from optimizers.logistic import fitted
 from optimizers.pool import Pool, Unit, units
 from optimizers.relevance import LED, PLAIN, READ, WEIGHTS, Matrix, features, led_features, places, read_features
-from optimizers.training.logistic import fitted
 from optimizers.training.steps import before_the_last
 from rag import settings as configuration
 from rag.llm import Reader

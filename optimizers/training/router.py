@@ -19,9 +19,9 @@ from pathlib import Path
 
 import numpy as np
 
+from optimizers.logistic import Matrix, fitted
 from optimizers.router import NAMES, WEIGHTS, Decision, Expectation, Model, first, onward
 from optimizers.training.answers import RIGHT, area
-from optimizers.training.logistic import Matrix, fitted
 from optimizers.training.runs import Line, read
 
 LAMBDAS = (-1.0, 0.0, 0.02, 0.04, 0.06, 0.08, 0.1, 0.15, 0.2, 0.3, 2.0)

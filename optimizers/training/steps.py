@@ -20,9 +20,9 @@ import numpy as np
 from eval.datasets import Question, load, sampled
 from eval.layouts.files import lines
 from eval.layouts.folder import SHAPES, there
+from optimizers.logistic import fitted
 from optimizers.relevance import Matrix
 from optimizers.steps import FEATURES, WEIGHTS, features
-from optimizers.training.logistic import fitted
 
 
 def before_the_last(folder: Path, questions: Sequence[Question]) -> list[Question]:

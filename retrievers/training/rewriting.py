@@ -28,7 +28,7 @@ from eval.origins.opened import loaded
 from eval.statistics import mean
 from indexers.encoders import open_encoder
 from indexers.training.telling import as_command
-from optimizers.training.logistic import fitted
+from optimizers.logistic import fitted
 from rag import settings as configuration
 from rag.errors import ConfigError, RagError
 from rag.models import ModelCache

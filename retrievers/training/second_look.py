@@ -27,6 +27,7 @@ from eval.origins.opened import loaded
 from eval.statistics import mean
 from indexers.encoders import open_encoder
 from indexers.training.telling import as_command
+from optimizers.logistic import newton
 from rag import settings as configuration
 from rag.errors import ConfigError, RagError
 from rag.models import ModelCache
@@ -39,8 +40,6 @@ from retrievers.second_look_model import FEATURES, FORMAT, Chances, Floats
 POOL = 24
 _LIMIT = 200
 _RIDGE = 1.0
-_STEPS = 50
-_CLOSE = 1e-9
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -69,21 +68,13 @@ def examples(data: Searched, *, k: int = POOL) -> list[Example]:
 
 
 def fit(sets: Sequence[Sequence[Example]]) -> Chances:
-    """By Newton's method; a set's weight is the same whatever the number of its questions."""
+    """A set's weight is the same whatever the number of its questions."""
     rows = np.concatenate([example.features for some in sets for example in some])
     gold = np.concatenate([example.gold for some in sets for example in some])
     share = np.concatenate([np.full(len(example.gold), 100 / len(some)) for some in sets for example in some])
     rows = np.concatenate([rows, np.ones((len(rows), 1))], 1)
     ridge = np.diag([*[_RIDGE] * len(FEATURES), 0.0])
-    weights = np.zeros(len(FEATURES) + 1)
-    for _ in range(_STEPS):
-        chance = 1 / (1 + np.exp(-rows @ weights))
-        gradient = rows.T @ (share * (chance - gold)) + ridge @ weights
-        curvature = (rows * (share * chance * (1 - chance))[:, None]).T @ rows + ridge
-        step = np.linalg.solve(curvature, gradient)
-        weights -= step
-        if np.abs(step).max() < _CLOSE:
-            break
+    weights = newton(rows, gold, share=share, penalty=ridge).weights
     return Chances(tuple(weights[:-1].tolist()), float(weights[-1]))
 
 
