@@ -21,7 +21,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from threading import Lock, Thread
 from types import TracebackType
-from typing import Any
 
 from indexers import backup, clusters_store, restore, store
 from indexers import ingest as ingestion
@@ -36,7 +35,7 @@ from indexers.writer import writing
 from optimizers import BY_CHANCE, router
 from optimizers.crossencoder.encoder import CrossEncoder, has_cross_encoder, open_cross_encoder
 from optimizers.pool import Pool, Watch
-from rag import clustering, collection_settings, rewriting, routing
+from rag import clustering, collection_settings, pipeline, rewriting, routing
 from rag import settings as configuration
 from rag.checks import checked_budget, checked_selector, clean_question
 from rag.clustering import one as cluster_named
@@ -48,10 +47,11 @@ from rag.llm import Preloading, Reader
 from rag.llm.open import open_reader
 from rag.memory import Memory
 from rag.models import ModelCache
-from rag.pipeline import Hooks, Pipeline
 from rag.pooling import Recent, SentenceVectors
 from rag.recall import Asking
 from rag.settings import Settings
+from rag.stages.run import Candidates, Hooks
+from rag.stages.served import Served
 from rag.types import (
     Answer,
     Chunk,
@@ -112,7 +112,7 @@ class ThriftRAG:
         self._small_reader = small_reader
         self._encoder = encoder
         self._vectors: SentenceVectors | None = None
-        self._recent: Recent[Any] = Recent(keep_pools)
+        self._recent: Recent[Candidates] = Recent(keep_pools)
         self._searcher: Searcher | None = None
         self._crosses: dict[str, CrossEncoder | None] = {}
         self._clusters: tuple[Searcher, Clustered] | None = None
@@ -186,11 +186,11 @@ class ThriftRAG:
         """
         ceilings = checked_budget(self.settings, tokens=budget, cost=max_cost, seconds=deadline)
         condition, said = as_filter(where), rewriting.turns(history)
-        pipeline = self._pipeline(selector, changes)
-        if isinstance(pipeline.reader, Preloading):
-            pipeline.reader.load()
-        return pipeline.ask(question, budget=ceilings, hooks=Hooks(on_token, on_step, cancelled, on_search), where=condition,
-                            history=said)
+        served = self._served(selector, changes)
+        if isinstance(served.reader, Preloading):
+            served.reader.load()
+        return pipeline.ask(question, served, budget=ceilings, hooks=Hooks(on_token, on_step, cancelled, on_search),
+                            where=condition, history=said)
 
     def context(self, question: str, *, budget: int | None = None, selector: str | None = None, where: Where | None = None,
                 changes: Mapping[str, object] | None = None, extracts: Sequence[Extract] | None = None,
@@ -198,23 +198,23 @@ class ThriftRAG:
         """The context that `ask`, or `answer_from` where `extracts` are given, would send to the reader, and what making it
         took; the reader is not asked, so the rewriter `llm` does what `auto` does."""
         ceilings = checked_budget(self.settings, tokens=budget, cost=None, seconds=None)
-        return self._pipeline(selector, changes).context(question, budget=ceilings, extracts=extracts, where=as_filter(where),
-                                                          history=rewriting.turns(history))
+        return pipeline.context(question, self._served(selector, changes), budget=ceilings, extracts=extracts,
+                                where=as_filter(where), history=rewriting.turns(history))
 
     def answer_from(self, question: str, extracts: Sequence[Extract], *, budget: int | None = None,
                     overall: bool | None = None) -> Answer:
         """The answer from a given ordered choice of passages; none asks the reader alone. `overall`: asks for what they say
         together, in sentences; None: where cluster summaries are among them."""
         ceilings = checked_budget(self.settings, tokens=budget, cost=None, seconds=None)
-        return self._pipeline().answer_from(question, extracts, budget=ceilings, overall=overall)
+        return pipeline.answer_from(question, self._served(), extracts=extracts, budget=ceilings, overall=overall)
 
     def pool(self, question: str, *, where: Where | None = None, changes: Mapping[str, object] | None = None) -> Pool:
         """The candidates that a selector would see for this question; nothing is asked of the reader."""
-        return self._pipeline(changes=changes).pool(question, where=as_filter(where))
+        return pipeline.pool(question, self._served(changes=changes), where=as_filter(where))
 
     def asking(self, question: str, *, where: Where | None = None) -> Asking:
         """A question with what serves it, as `memory` takes it."""
-        return self._pipeline().asking(question, where=as_filter(where))
+        return pipeline.asking(question, self._served(), where=as_filter(where))
 
     def search(self, query: str, *, mode: str = "hybrid", k: int = 10, where: Where | None = None,
                changes: Mapping[str, object] | None = None) -> list[Hit]:
@@ -433,7 +433,7 @@ class ThriftRAG:
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
         self.close()
 
-    def _pipeline(self, selector: str | None = None, changes: Mapping[str, object] | None = None) -> Pipeline:
+    def _served(self, selector: str | None = None, changes: Mapping[str, object] | None = None) -> Served:
         settings = configuration.changed(self.settings, changes) if changes else self.settings
         if selector is not None:
             settings = dataclasses.replace(settings, selector=checked_selector(selector))
@@ -445,7 +445,7 @@ class ThriftRAG:
             clusters = self._clusters[1]
         memory = None if settings.memory == settings.answer_cache == "off" else self._remembering(searcher.snapshot)
         reader = self.reader if settings.router == "off" else self._pair(settings)
-        return Pipeline(searcher, reader, vectors, settings, self._recent, self._cross(settings), clusters, memory)
+        return Served(searcher, reader, vectors, settings, self._recent, self._cross(settings), clusters, memory)
 
     def _sentence_vectors(self, searcher: Searcher) -> SentenceVectors:
         with self._lock:
