@@ -1,7 +1,7 @@
 """The budget law: whatever the chunks, titles, alphabets and budgets, no rendered context costs more than its budget.
 
-Thousands of cases a selector with a cheap counter, and a share of them with the reader's own tokenizer; the searches over sets have a
-hundred thousand of their own (`test_search_laws`).
+Thousands of cases a selector with a cheap counter, and a share of them with the reader's own tokenizer; the searches over sets have
+a hundred thousand of their own (`test_search_laws`).
 """
 
 from __future__ import annotations
