@@ -105,7 +105,7 @@ def service_of(request: Request) -> Service:
     return cast("Service", request.app.state.service)
 
 
-def _caller(request: Request) -> Key:
+async def _caller(request: Request) -> Key:     # async, or the framework would run it on a thread
     return cast(Key, request.state.caller)
 
 

@@ -10,7 +10,6 @@ import json
 import sqlite3
 import threading
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import closing
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
@@ -23,6 +22,7 @@ from indexers import lucene, store
 from indexers.encoders import Vectors
 from indexers.fields import mask_where
 from indexers.impacts import Statistics
+from indexers.published import Published
 from indexers.segments import Numbers, Segment, live_of, open_segment
 from rag.errors import DocumentMissing, RagError, SnapshotCorrupt
 from rag.filters import Filter
@@ -57,6 +57,7 @@ class Snapshot:
     def __init__(self, folder: Path, *, indexes: bool = True, reuse: Snapshot | None = None) -> None:
         self.folder = folder
         self._lock = threading.Lock()
+        self._published = Published(folder)
         self.segments: tuple[Segment, ...] = ()
         for attempt in range(1, _ATTEMPTS + 1):
             self._db = store.connect(folder)
@@ -74,6 +75,7 @@ class Snapshot:
                     raise
 
     def close(self) -> None:
+        self._published.close()
         self._db.close()
 
     @property
@@ -100,12 +102,7 @@ class Snapshot:
 
     def is_current(self) -> bool:
         """Whether nothing was published since; cheap enough to ask before every question."""
-        try:
-            with closing(sqlite3.connect(f"{(self.folder / store.DATABASE).as_uri()}?mode=ro", uri=True)) as db:
-                row = db.execute("SELECT value FROM meta WHERE key = 'generation'").fetchone()
-        except sqlite3.Error:
-            return False
-        return row is not None and str(row[0]) == self.meta["generation"]
+        return self._published.generation() == self.meta["generation"]
 
     def rows(self) -> Numbers:
         """Rows of all live chunks, ascending."""

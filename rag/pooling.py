@@ -36,7 +36,8 @@ class SentenceVectors:
         with self._lock:
             known = {text: self._kept[text] for text in unique if text in self._kept}
         missing = [text for text in unique if text not in known]
-        known.update(zip(missing, self._encoder.encode(missing), strict=True))
+        if missing:
+            known.update(zip(missing, self._encoder.encode(missing), strict=True))
         with self._lock:
             for text in unique:
                 self._kept[text] = known[text]

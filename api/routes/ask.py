@@ -60,24 +60,31 @@ async def begin(service: Service, request: Request, body: AskRequest, key: Key, 
                 answer_tokens: int | None = None, carried_tokens: int = 0) -> Running:
     """Checks, sets aside and begins. Raises what a refusal is, before anything has been sent or spent. `answer_tokens`: the
     longest answer, where that is shorter than the setting. `carried_tokens`: of the budget, what earlier turns have taken."""
-    question, kb = await service.at_door(lambda: _checked(service, body, key, answer_tokens, carried_tokens))
+    question, kb, held = await service.at_door(lambda: _admitted(service, body, key, answer_tokens, carried_tokens))
     flag = service.started()
+    held.callback(service.ended, flag)
     running = Running(flag.set)
     loop = asyncio.get_running_loop()
 
     def tell(name: str, data: dict[str, object]) -> None:
         loop.call_soon_threadsafe(running.told.put_nowait, (name, data))
 
-    with ExitStack() as taken:
-        taken.callback(service.ended, flag)
-        taken.callback(await service.place(key))
-        taken.callback(await service.at_door(lambda: service.ceilings.take(key, _cost(question, kb))))
-        held = taken.pop_all()
     books = service.books(key, request, endpoint)
     running.future = service.asks.submit(lambda: asking.answer(
         kb, question, books=books, cancelled=flag, tell=tell if body.stream else None), after=held.close)
     running.future.add_done_callback(lambda _: running.told.put_nowait(None))
     return running
+
+
+def _admitted(service: Service, body: AskRequest, key: Key, answer_tokens: int | None,
+              carried_tokens: int) -> tuple[Question, ThriftRAG, ExitStack]:
+    """The question, where it is asked, and what gives back the place and the worst case that were taken for it. Blocks on the
+    disk; all of it in one go, for every change of threads is felt by whoever waits."""
+    question, kb = _checked(service, body, key, answer_tokens, carried_tokens)
+    with ExitStack() as taken:
+        taken.callback(service.places.take(key))
+        taken.callback(service.ceilings.take(key, _cost(question, kb)))
+        return question, kb, taken.pop_all()
 
 
 def _checked(service: Service, body: AskRequest, key: Key, answer_tokens: int | None,

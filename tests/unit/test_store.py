@@ -3,7 +3,11 @@
 from __future__ import annotations
 
 import dataclasses
+import os
+import shutil
+import sqlite3
 from collections.abc import Sequence
+from contextlib import closing
 from pathlib import Path
 
 import pytest
@@ -84,6 +88,28 @@ def test_a_reader_keeps_its_state_while_others_publish_delete_and_compact(folder
     assert positions[0][0] == 0
     assert found[0][0] == pytest.approx(1.0, abs=0.3)
     assert sorted(texts(folder)) == ["Beta.", "Gamma."]
+
+
+def test_a_look_at_what_is_published_holds_no_writer_up_and_keeps_no_state(folder: Path) -> None:
+    publish(folder, indexed("a", ["Alpha."]))
+    before = Snapshot(folder, indexes=False)
+    for number in range(3):     # a connection that kept a transaction would see one state for ever
+        assert before.is_current() == (number == 0)
+        publish(folder, indexed(f"n{number}", ["Beta."]))
+    before.close()
+    with closing(sqlite3.connect(folder / store.DATABASE)) as db:
+        assert db.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchone() == (0, 0, 0)
+
+
+def test_a_store_that_was_replaced_by_an_equal_one_is_another(folder: Path, tmp_path: Path) -> None:
+    publish(folder, indexed("a", ["Alpha."]))
+    before = Snapshot(folder)
+    assert before.is_current()
+    shutil.copy(folder / store.DATABASE, tmp_path / "copy")
+    os.replace(tmp_path / "copy", folder / store.DATABASE)
+    assert not before.is_current()
+    (folder / store.DATABASE).unlink()
+    assert not before.is_current()
 
 
 def test_deleting_names_every_unknown_document_and_deletes_nothing(folder: Path) -> None:
