@@ -129,7 +129,7 @@ def worst_case(*, question: str, budget_tokens: int, answer_tokens: int, price_p
                max_cost_usd: float | None, said: str = "", rewrites: bool = False, calls: int = 1) -> Cost:
     """No tokenizer makes more tokens of a text than it has bytes. Prices are US dollars per million tokens, summed over the readers
     that may be asked for the answer, which are `calls`; an answer's own ceiling lowers the money, for the pipeline keeps to it.
-    `said`: the conversation before the question. `rewrites`: the reader may be asked for queries first."""
+    `said`: what a conversation before it adds. `rewrites`: the reader may be asked for queries first."""
     asked = len(question.encode("utf-8", "replace")) + len(said.encode("utf-8", "replace")) + _AROUND_TOKENS
     prompt = budget_tokens + asked
     if rewrites:

@@ -148,14 +148,15 @@ class Tools:
     def ask(self, question: str, *, history: Sequence[TurnIn], collection: str | None, budget_tokens: int | None,
             deadline_s: float | None, filters: dict[str, JsonValue] | None, on_step: Callable[[Step], None],
             cancelled: Callable[[], bool]) -> AnswerOut:
-        asked = standalone(question, [Turn(turn["role"], turn["text"]) for turn in history])
+        said = [Turn(turn["role"], turn["text"]) for turn in history]
+        asked = standalone(question, said)
         most = self.limits.most_deadline_s
         if deadline_s is not None and not 0 < deadline_s <= most:
             raise BudgetError(f"deadline_s = {deadline_s:g} is not possible.", field="deadline_s",
                               hint=f"Use a number above 0 and up to {most:g}.")
         answer = self._opened(collection).ask(
-            asked.text, budget=max(1, self._budget(budget_tokens) - asked.tokens), deadline=deadline_s, where=filters,
-            on_step=on_step, cancelled=cancelled)
+            question, budget=max(1, self._budget(budget_tokens) - asked.tokens), deadline=deadline_s, where=filters,
+            history=said, on_step=on_step, cancelled=cancelled)
         row = {name: value for name, value in answer.to_dict(trace=False).items() if name != "trace"}
         return cast(AnswerOut, {**row, "carried": list(asked.carried)})
 

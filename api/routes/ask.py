@@ -20,11 +20,12 @@ from api.service import Service
 from api.stream import EventStream, Gone, event, result_of
 from api.strict import Caller, StrictRoute, scope, service_of, shown
 from rag.checks import clean_question
-from rag.conversation import Turn
+from rag.conversation import Turn, standalone
 from rag.errors import BudgetError, InputError, RagError
 from rag.settings import choices
 from rag.thriftrag import ThriftRAG
 from rag.types import Answer
+from retrievers.rewriting import proposal
 
 router = APIRouter(route_class=StrictRoute, tags=["ask"])
 Event = tuple[str, dict[str, object]]
@@ -118,8 +119,11 @@ def _checked(service: Service, body: AskRequest, key: Key, answer_tokens: int | 
 def _cost(question: Question, kb: ThriftRAG) -> Cost:
     settings = kb.settings
     both = settings.router != "off"     # then two readers may be asked with the same prompt
-    return worst_case(question=question.text, said="".join(turn.text for turn in question.history),
-                      rewrites=(question.rewriter or settings.rewriter) == "llm", budget_tokens=question.budget_tokens,
+    rewrites = (question.rewriter or settings.rewriter) == "llm"
+    said = standalone(question.text, question.history).added
+    if rewrites and question.history:
+        said += "".join(message.content for message in proposal.messages(question.text, question.history))
+    return worst_case(question=question.text, said=said, rewrites=rewrites, budget_tokens=question.budget_tokens,
                       answer_tokens=question.answer_tokens or settings.reader_max_tokens,
                       price_prompt=settings.price_prompt + (settings.price_small_prompt if both else 0.0),
                       price_completion=settings.price_completion + (settings.price_small_completion if both else 0.0),

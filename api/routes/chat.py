@@ -6,7 +6,7 @@ from __future__ import annotations
 import asyncio
 import time
 import uuid
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, Sequence
 
 from fastapi import APIRouter, Request, Response
 
@@ -18,12 +18,13 @@ from api.responses import as_json
 from api.routes.ask import Running, begin
 from api.schemas import chat
 from api.schemas.chat import ChatRequest
-from api.schemas.requests import AskRequest
+from api.schemas.requests import AskRequest, TurnOfTalk
 from api.service import Service
 from api.stream import EventStream, Gone, result_of
 from api.strict import Caller, StrictRoute, scope, service_of
-from rag.conversation import Standalone, standalone
+from rag.conversation import Standalone, Turn, standalone
 from rag.errors import InputError, RagError
+from rag.rewriting import TURN_CHARS, TURNS
 
 router = APIRouter(route_class=StrictRoute, tags=["openai"])
 _CHUNKS = 'data: {"object":"chat.completion.chunk","choices":[{"index":0,"delta":{"content":"27 months"}}]}\n\n' \
@@ -43,7 +44,7 @@ async def complete(request: Request, body: ChatRequest, caller: Caller) -> Respo
     text, before = chat.conversation(body.messages)
     # What precedes is read no further than a question may be long.
     question = standalone(text, before) if len(text) <= service.settings.max_question_chars else Standalone(text)
-    running = await begin(service, request, _asked(body, question.text), caller, endpoint="chat", answer_tokens=body.longest(),
+    running = await begin(service, request, _asked(body, text, before), caller, endpoint="chat", answer_tokens=body.longest(),
                           carried_tokens=question.tokens)
     shape = Shape(id=f"chatcmpl-{uuid.uuid4().hex}", model=body.model, created=int(time.time()), trace=body.trace,
                   usage=body.stream_options is not None and bool(body.stream_options.include_usage), carried=question.carried,
@@ -54,7 +55,7 @@ async def complete(request: Request, body: ChatRequest, caller: Caller) -> Respo
     return as_json(shape.completion(answer))
 
 
-def _asked(body: ChatRequest, question: str) -> AskRequest:
+def _asked(body: ChatRequest, question: str, before: Sequence[Turn]) -> AskRequest:
     """The same as `/v1/ask` takes it. Raises as `named`, and InputError: the model's name and a field disagree."""
     model = named(body.model)
     for field, by_name, given in (("collection", model.collection, body.collection),
@@ -65,7 +66,8 @@ def _asked(body: ChatRequest, question: str) -> AskRequest:
     return AskRequest(question=question, collection=body.collection or model.collection,
                       budget_tokens=body.budget_tokens or model.budget_tokens, max_cost_usd=body.max_cost_usd,
                       deadline_s=body.deadline_s, selector=body.selector, fallback=body.fallback, filters=body.filters,
-                      memory=body.memory, model=body.reader, rewriter=None, history=[], stream=bool(body.stream), trace=body.trace)
+                      memory=body.memory, model=body.reader, rewriter=body.rewriter, stream=bool(body.stream), trace=body.trace,
+                      history=[TurnOfTalk(role=turn.role, content=turn.text[:TURN_CHARS]) for turn in before[-TURNS:]])
 
 
 async def _chunks(service: Service, request: Request, running: Running, shape: Shape) -> AsyncGenerator[bytes, None]:

@@ -40,6 +40,8 @@ class Terms(Strict):
                                      description="Most seconds for this answer, waiting in line included.", examples=[30.0])
     selector: str | None = Field(None, max_length=64, description="How the context is chosen.",
                                  json_schema_extra={"enum": [*_SELECTORS, None]})
+    rewriter: str | None = Field(None, max_length=64, description="Further queries beside the question.",
+                                 json_schema_extra={"enum": [*_REWRITERS, None]})
     fallback: str | None = Field(None, max_length=64, json_schema_extra={"enum": [*choices("fallback"), None]}, description=(
         "What is told when the reader fails: none (an error), or extracts (the best sentences of the context, word for word, with "
         "the verdict `degraded`)."))
@@ -53,8 +55,6 @@ class AskRequest(Terms):
 
     question: str = Field(description="What you want to know.", examples=["How long is the warranty?"])
     model: str | None = Field(None, max_length=200, description="A reader of this server.")
-    rewriter: str | None = Field(None, max_length=64, description="Further queries beside the question.",
-                                 json_schema_extra={"enum": [*_REWRITERS, None]})
     history: list[TurnOfTalk] = Field([], max_length=50, description="What was said before, the newest last. A question that "
                                       "refers to it is made self-contained.")
     stream: bool = Field(False, description="Server-sent events instead of one object.")

@@ -351,6 +351,14 @@ def test_a_follow_up_is_understood_by_what_was_said_before(served: Live) -> None
     assert "rewrite" not in [step["stage"] for step in served.ask().json()["trace"]]
 
 
+def test_of_a_long_conversation_only_what_is_sent_counts_against_a_ceiling(tmp_path: Path) -> None:
+    said = [{"role": "user", "content": "Who designed the Zeta pump? " * 60}, {"role": "assistant", "content": "Nobody. " * 900}]
+    with live(tmp_path) as served:
+        client = served.client(served.key(tokens_per_day=1800))
+        assert served.ask("And its warranty?", client=client, history=said, budget_tokens=64, rewriter="llm").status_code == 429
+        assert served.ask("And its warranty?", client=client, history=said, budget_tokens=64).status_code == 200
+
+
 def test_a_question_may_name_its_rewriter(served: Live) -> None:
     [told] = [step for step in served.ask(rewriter="bridge").json()["trace"] if step["stage"] == "rewrite"]
     assert (told["rewriter"], told["open"]) == ("bridge", True)

@@ -145,16 +145,32 @@ def test_a_shorter_answer_can_be_asked_for_but_no_longer_one(fresh: Live) -> Non
     assert seen == [5, 7, most, most]
 
 
-def test_a_question_that_leans_on_earlier_turns_takes_their_words_along_and_pays_for_them(served: Live) -> None:
+def test_a_question_that_leans_on_earlier_turns_takes_their_words_along_and_pays_for_them(fresh: Live) -> None:
     history = [*ASKED, {"role": "assistant", "content": "27 months [1]."}]
-    found = extras(asked(served, [*history, {"role": "user", "content": "And where are its spare parts kept?"}],
+    read: list[str] = []
+    generate = fresh.reader.generate
+    fresh.reader.generate = lambda messages, **options: (  # type: ignore[method-assign, assignment]
+        read.append(messages[-1].content), generate(messages, **options))[1]
+    found = extras(asked(fresh, [*history, {"role": "user", "content": "And where are its spare parts kept?"}],
                          extra_body={"budget_tokens": 64}))
     assert found["carried"] == ["27 months", "long", "warranty", "Zeta pump"]
     added = " (27 months, long, warranty, Zeta pump)"
-    assert found["question"] == f"And where are its spare parts kept?{added}"
+    assert found["question"] == "And where are its spare parts kept?"
+    assert f"{found['question']}{added}" in read[-1]
     assert found["receipt"]["budget_tokens"] == 64 - -(-len(added) // 3)
-    alone = extras(asked(served, [*history, {"role": "user", "content": "How do otters sleep at night?"}]))
+    alone = extras(asked(fresh, [*history, {"role": "user", "content": "How do otters sleep at night?"}]))
     assert (alone["question"], alone["carried"]) == ("How do otters sleep at night?", [])
+    assert "pump" not in read[-1].lower().rpartition("question:")[2]
+
+
+def test_a_reader_that_writes_the_queries_reads_the_conversation_of_a_chat(fresh: Live) -> None:
+    said = [*ASKED, {"role": "assistant", "content": "27 months [1]."}]
+    follow_up = [*said, {"role": "user", "content": "Where are its parts kept?"}]
+    found = extras(asked(fresh, follow_up, extra_body={"rewriter": "llm", "trace": True}))
+    [step] = [step for step in found["trace"] if step["stage"] == "rewrite"]
+    assert (step["rewriter"], step["history"], found["receipt"]["llm_calls"]) == ("llm", 2, 2)
+    long = [{"role": role, "content": "Pumps. " * size} for size in (1200, *[9] * 40) for role in ("user", "assistant")]
+    assert asked(fresh, [*long, *follow_up]).choices[0].message.content == "27 months [1]."
 
 
 def test_what_changes_nothing_is_named_and_what_would_is_refused(served: Live) -> None:
