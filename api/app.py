@@ -20,7 +20,8 @@ from api.edge import Edge
 from api.errors import BadRequest, Later, MethodRefused, NotFound, status_of
 from api.problems import problem
 from api.routes import ask, chat, collections, documents, facts, health, jobs, models, page, records, search
-from api.schemas.responses import ANSWER_EXAMPLE, ERROR_EXAMPLES, error_example
+from api.schemas import codes, examples
+from api.schemas.responses import ERROR_EXAMPLES, error_example
 from api.service import Service
 from api.stream import Gone
 from api.strict import refused, scope_of
@@ -127,12 +128,16 @@ def _without_defaults(schema: dict[str, Any]) -> dict[str, Any]:
                 response["description"] = "A value cannot be used; `field` names it."
                 content["schema"] = ours
             # Here and not at the routes, for the framework drops every null from their examples.
+            name = content["schema"].get("$ref", "").rpartition("/")[2]
+            if name in examples.RESPONSES:
+                content["example"] = examples.RESPONSES[name]
             if content["schema"] == ours and int(status) in ERROR_EXAMPLES:
                 content["example"] = error_example(int(status))
-            elif content["schema"].get("$ref", "").endswith("/OpenAIErrorBody"):
+                response["description"] = f"{response['description']} {codes.told(int(status))}"
+            elif name == "OpenAIErrorBody":
                 content["example"] = openai_errors.example(int(status))
-    asked = schema["paths"]["/v1/ask"]["post"]["responses"]["200"]["content"]["application/json"]
-    asked["example"] = ANSWER_EXAMPLE
+        for parameter in operation.get("parameters", ()):
+            parameter["example"] = examples.PARAMETERS[parameter["name"]]
     for name in ("HTTPValidationError", "ValidationError"):
         schema["components"]["schemas"].pop(name, None)
     return schema

@@ -34,8 +34,11 @@ _EXAMPLES: dict[int, tuple[str, str, str | None, str]] = {
     401: ("invalid_api_key", "authentication_error", None, "The API key is not valid. Check it, or ask for a new one."),
     403: ("scope_missing", "permission_error", None, "This key does not have the scope 'read'."),
     404: ("model_not_found", "not_found_error", "model", "There is no collection 'handbok'. GET /v1/models lists them."),
+    409: ("snapshot_mismatch", "conflict_error", None, "The collection was made by another encoder. Run `thriftrag collections "
+          "rebuild`."),
     413: ("body_too_large", "invalid_request_error", None, "The body is larger than the limit of 256 kB. Send less at once."),
     429: ("overloaded", "rate_limit_error", None, "The ask queue is full: 4 at work, 8 waiting."),
+    502: ("model_refused", "server_error", None, "The reader's server answered 400. Look at its log."),
     503: ("model_unavailable", "server_error", None, "Nothing answers at http://127.0.0.1:8000/v1. Start the server."),
     504: ("deadline_exceeded", "server_error", None, "The deadline of 5 s passed in stage 'retrieve'."),
 }

@@ -34,7 +34,7 @@ Event = tuple[str, dict[str, object]]
 @router.post("/v1/ask", summary="Ask a question", response_class=Response, responses={
     200: {"model": responses.Answer, "description": "The answer object, or its events where `stream` is true.", "content": {
         "text/event-stream": {"schema": {"type": "string"}, "example": responses.EVENTS_EXAMPLE}}},
-    **responses.errors(402, 404, 413, 422, 503, 504)})
+    **responses.errors(400, 402, 404, 409, 413, 422, 502, 503, 504)})
 @scope("read")
 async def ask(request: Request, body: AskRequest, caller: Caller) -> Response:
     """Answers from the collection within the budget, with citations and a receipt. When the documents do not hold the answer, the

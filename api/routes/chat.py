@@ -34,7 +34,7 @@ _CHUNKS = 'data: {"object":"chat.completion.chunk","choices":[{"index":0,"delta"
 @router.post("/v1/chat/completions", summary="Ask as an OpenAI client", response_class=Response, responses={
     200: {"model": chat.Completion, "description": "The completion, or its chunks where `stream` is true.", "content": {
         "text/event-stream": {"schema": {"type": "string"}, "example": _CHUNKS}}},
-    **chat.errors(400, 404, 413, 503, 504)})
+    **chat.errors(400, 404, 409, 413, 502, 503, 504)})
 @scope("read")
 async def complete(request: Request, body: ChatRequest, caller: Caller) -> Response:
     """The last user turn is the question; earlier turns are used where it leans on them. `thriftrag` beside OpenAI's own fields is

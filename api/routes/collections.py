@@ -26,7 +26,8 @@ async def list_collections(request: Request, caller: Caller) -> Response:
 
 
 @router.post("/v1/collections", summary="Create a collection", status_code=201, response_class=Response, responses={
-    **responses.success(responses.Collection, "The new, empty collection.", status=201), **responses.errors(404, 409, 422)})
+    **responses.success(responses.Collection, "The new, empty collection.", status=201),
+    **responses.errors(400, 404, 409, 413, 422)})
 @scope("write")
 async def create_collection(request: Request, body: CollectionRequest, caller: Caller) -> Response:
     """Makes an empty collection for the configured encoder."""

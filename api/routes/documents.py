@@ -20,7 +20,8 @@ router = APIRouter(route_class=StrictRoute, tags=["documents"])
 _MULTIPART = {"required": True, "content": {"multipart/form-data": {"schema": {
     "type": "object", "required": [FIELD], "additionalProperties": False,
     "properties": {FIELD: {"type": "array", "items": {"type": "string", "format": "binary"},
-                           "description": "One part for each file, all of this name."}}}}}}
+                           "description": "One part for each file, all of this name."}}},
+    "example": {FIELD: ["guide.pdf", "prices.xlsx"]}}}}
 Limit = Annotated[int, Query(ge=1, le=1000, description="Most documents on a page.")]
 After = Annotated[str | None, Query(max_length=1000, description="`next` of the page before.")]
 
@@ -28,7 +29,7 @@ After = Annotated[str | None, Query(max_length=1000, description="`next` of the 
 @router.post("/v1/collections/{name}/documents", summary="Upload files", status_code=202, response_class=Response,
              openapi_extra={"requestBody": _MULTIPART}, responses={
                  **responses.success(responses.Job, "The job that reads them in.", status=202),
-                 **responses.errors(404, 409, 413, 422, 503)})
+                 **responses.errors(400, 404, 409, 413, 422, 503, 507)})
 @scope("write")
 async def upload(request: Request, name: str, caller: Caller) -> Response:
     """Receives files and reads them in in the background; questions are answered meanwhile. A file replaces the one of the same

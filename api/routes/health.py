@@ -8,6 +8,7 @@ from api.errors import ShuttingDown
 from api.metrics import CONTENT_TYPE
 from api.responses import as_json
 from api.schemas import responses
+from api.schemas.examples import METRICS
 from api.strict import Caller, StrictRoute, scope, service_of
 from rag import __version__
 
@@ -33,7 +34,8 @@ async def readyz(request: Request) -> Response:
 
 
 @router.get("/metrics", summary="Figures for Prometheus", response_class=Response, responses={
-    200: {"description": "The text format of Prometheus.", "content": {"text/plain": {"schema": {"type": "string"}}}},
+    200: {"description": "The text format of Prometheus.", "content": {
+        "text/plain": {"schema": {"type": "string"}, "example": METRICS}}},
     **responses.errors()})
 @scope("admin")
 async def metrics(request: Request, caller: Caller) -> Response:

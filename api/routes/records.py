@@ -49,7 +49,7 @@ async def usage(request: Request, caller: Caller, group_by: GroupBy = "day", sin
 
 
 @router.post("/v1/feedback", summary="Rate an answer", status_code=201, response_class=Response, responses={
-    **responses.success(responses.Feedback, "It is kept.", status=201), **responses.errors(404, 422)})
+    **responses.success(responses.Feedback, "It is kept.", status=201), **responses.errors(400, 404, 413, 422)})
 @scope("read")
 async def feedback(request: Request, body: FeedbackRequest, caller: Caller) -> Response:
     """Keeps what a person thinks of an answer that this key was given."""

@@ -23,7 +23,7 @@ router = APIRouter(route_class=StrictRoute, tags=["search"])
 
 @router.post("/v1/search", summary="Search without asking", response_class=Response, responses={
     **responses.success(responses.SearchResult, "The hits, best first; fewer than `k` where there are fewer."),
-    **responses.errors(404, 413, 422)})
+    **responses.errors(400, 404, 409, 413, 422, 503)})
 @scope("read")
 async def search(request: Request, body: SearchRequest, caller: Caller) -> Response:
     """The best `k` passages. A `k` over what the collection holds gives all there are."""

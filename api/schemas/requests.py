@@ -80,7 +80,8 @@ class CollectionRequest(Strict):
 class FeedbackRequest(Strict):
     """What a person thinks of an answer."""
 
-    answer_id: str = Field(min_length=1, max_length=64, description="The `id` of the answer.")
-    rating: Literal["up", "down"]
+    answer_id: str = Field(min_length=1, max_length=64, description="The `id` of the answer.",
+                           examples=["0f8fad5bd9cb469fa16570867728950e"])
+    rating: Literal["up", "down"] = Field(examples=["up"])
     comment: str = Field("", max_length=4000)
     expected: str = Field("", max_length=4000, description="What would have been right.")

@@ -261,6 +261,7 @@ ANSWER_EXAMPLE = {
     "snapshot": "9b1deb4d-7", "config": "c0ffee123456", "trace": [],
 }
 ERROR_EXAMPLES: dict[int, tuple[str, str, str, str | None]] = {
+    400: ("json_invalid", "The body is not JSON: Expecting value at line 1, column 1.", "Send one JSON object.", None),
     401: ("key_invalid", "The API key is not valid.", "Check it, or ask for a new one: keys can be revoked.", None),
     402: ("daily_cost_spent", "This answer may cost $0.001000, and of the $1 a day of this key $0.000200 are left.",
           "It resets at 2030-01-02T00:00:00Z. A smaller budget or a lower max_cost_usd may fit.", "max_cost_usd"),
@@ -272,8 +273,10 @@ ERROR_EXAMPLES: dict[int, tuple[str, str, str, str | None]] = {
     422: ("budget_too_small", "budget_tokens = 0 is under the minimum of 1.",
           "Use 1 or more; the default is the setting budget_tokens.", "budget_tokens"),
     429: ("overloaded", "The ask queue is full: 4 at work, 8 waiting.", "Try again after the time in Retry-After.", None),
+    502: ("model_refused", "The reader's server answered 400.", "Look at its log.", None),
     503: ("model_unavailable", "Nothing answers at http://127.0.0.1:8000/v1.", "Start the server, or correct reader_url.", None),
     504: ("deadline_exceeded", "The deadline of 5 s passed in stage 'retrieve'.", "Raise --deadline, or lower `candidates`.", None),
+    507: ("disk_full", "The disk is full.", "Make room: what was published before is whole and serves.", None),
 }
 EVENTS_EXAMPLE = """event: status
 data: {"stage":"retrieve","seconds":0.012}

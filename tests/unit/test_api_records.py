@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ast
 import re
 from collections.abc import Iterator
 from datetime import UTC, datetime
@@ -10,7 +11,12 @@ from typing import Any
 
 import pytest
 
-from api.schemas import responses
+from api import errors as api_errors
+from api.errors import Later, status_of
+from api.schemas import chat, responses
+from api.schemas.codes import CODES
+from rag import errors as rag_errors
+from rag.errors import RagError
 from tests.api_fakes import Live, live, problem
 
 
@@ -116,6 +122,52 @@ def test_the_description_is_openapi_3_1_with_examples_errors_and_scopes(served: 
     assert "event: done" in schema["paths"]["/v1/ask"]["post"]["responses"]["200"]["content"]["text/event-stream"]["example"]
     refs = set(re.findall(r'"#/components/schemas/(\w+)"', served.client().get("/openapi.json").text))
     assert refs <= set(schema["components"]["schemas"])
+
+
+def test_every_operation_shows_what_it_takes_and_gives(served: Live) -> None:
+    schema = served.client().get("/openapi.json").json()
+    models = {**vars(responses), **vars(chat)}
+    for path, method, operation in operations(schema):
+        for status, response in operation["responses"].items():
+            for kind, content in response["content"].items():
+                assert "example" in content, (method, path, status, kind)
+                name = content["schema"].get("$ref", "").rpartition("/")[2]
+                if name:    # an example that its own description forbids would mislead
+                    models[name].model_validate(content["example"])
+                    assert set(models[name].model_fields) == set(content["example"]), name
+                if name == "ErrorBody":
+                    assert content["example"]["error"]["code"] in CODES[int(status)]
+                    assert f"`{CODES[int(status)][0]}`" in response["description"]
+        for parameter in operation.get("parameters", ()):
+            assert parameter["example"], (path, parameter)
+        for content in operation.get("requestBody", {}).get("content", {}).values():
+            name = content["schema"].get("$ref", "").rpartition("/")[2]
+            fields = schema["components"]["schemas"][name]["properties"].values() if name else ()
+            assert "example" in content or any("examples" in field or "$ref" in field for field in fields), path
+    assert "400" in schema["paths"]["/v1/ask"]["post"]["responses"]
+
+
+def test_the_codes_of_errors_are_those_of_the_guide_and_none_is_missing() -> None:
+    """Every class of error, and every code that the service itself gives, is in the table under its status."""
+    table = (Path(__file__).parents[2] / "docs" / "api.md").read_text(encoding="utf-8").partition("| status | codes |")[2]
+    rows = [line.split("|")[1:3] for line in table.partition("\n\n")[0].splitlines() if line.count("|") == 3]
+    guide = {code for _, codes in rows for code in re.findall(r"`(\w+)`", codes)}
+    assert guide == {code for codes in CODES.values() for code in codes}
+    kinds = {name: kind for module in (rag_errors, api_errors) for name, kind in vars(module).items()
+             if isinstance(kind, type) and issubclass(kind, RagError)}
+    given = {(kind, kind.code) for kind in kinds.values()}
+    for file in (Path(__file__).parents[2] / "api").rglob("*.py"):
+        for call in ast.walk(ast.parse(file.read_text(encoding="utf-8"))):
+            if isinstance(call, ast.Call) and isinstance(call.func, ast.Name) and call.func.id in kinds:
+                given |= {(kinds[call.func.id], word.value.value) for word in call.keywords
+                          if word.arg == "code" and isinstance(word.value, ast.Constant) and isinstance(word.value.value, str)}
+    # Bases that nobody raises, files of a job, what the command line alone meets, and codes of OpenAI.
+    elsewhere = {"error", "conflict", "snapshot_error", "file_unsupported", "file_unreadable", "ingestion_died", "ingestion_killed",
+                 "keys_needed", "address_unusable", "unknown_setting", "model_not_found"}
+    missing = {(status_of(kind("")), code) for kind, code in given if not issubclass(kind, Later) and code not in elsewhere
+               and code not in CODES.get(status_of(kind("")), ())}
+    assert missing - {(422, "key_missing")} == set()    # of `thriftrag keys revoke`
+    assert {code for kind, code in given if issubclass(kind, Later)} <= guide
 
 
 def test_what_is_described_is_what_is_sent(served: Live) -> None:
