@@ -151,9 +151,11 @@ def _recorded(work: Callable[[], T], question: Question, books: Books, *,
     def record(outcome: str, answer_id: str = "", receipt: Receipt | None = None, spent: Usage | None = None) -> None:
         books.metrics.answers.labels(outcome).inc()
         model = question.model if receipt is None else receipt.model
+        lost = None if spent is None else Lost(spent.prompt_tokens, spent.completion_tokens, price(spent))
+        if lost is not None:
+            books.metrics.lost(prompt=lost.prompt_tokens, completion=lost.completion_tokens, usd=lost.cost_usd)
         books.ledger.record(Entry(books.key, question.collection, model, books.endpoint, books.request_id, outcome, answer_id,
-                                  round(time.monotonic() - question.arrived, 6)), receipt,
-                            lost=None if spent is None else Lost(spent.prompt_tokens, spent.completion_tokens, price(spent)))
+                                  round(time.monotonic() - question.arrived, 6)), receipt, lost=lost)
 
     try:
         result = work()

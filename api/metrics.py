@@ -40,6 +40,10 @@ class Metrics:
         self.streams = Gauge("thriftrag_streams", "Event streams open now.", registry=self.registry)
         self.triggers = Counter("thriftrag_trigger", "Decisions whether memory answers or the index is searched, by rule.",
                                 ("decision", "rule"), registry=self.registry)
+        self.routes = Counter("thriftrag_route", "Decisions of the router: which reader is asked or kept, and when it was decided.",
+                              ("decision", "asked"), registry=self.registry)
+        self.calls = Counter("thriftrag_reader_calls", "Calls of readers for answers: also for queries, and both of the router's.",
+                             registry=self.registry)
         for kind in ("prompt", "completion", "cached", "saved"):
             self.tokens.labels(kind)
         self.registry.register(_Standing(list(lanes), jobs, breakers))
@@ -48,6 +52,8 @@ class Metrics:
         self.stage_seconds.labels(step.stage).observe(step.seconds)
         if step.stage == "trigger":
             self.triggers.labels(str(step.facts.get("decision", "")), str(step.facts.get("rule", ""))).inc()
+        elif step.stage == "route":
+            self.routes.labels(str(step.facts.get("decision", "")), str(step.facts.get("asked", ""))).inc()
 
     def answered(self, answer: Answer) -> None:
         """Counts what an answer took."""
@@ -56,8 +62,16 @@ class Metrics:
                             ("cached", receipt.cached_tokens), ("saved", max(0, receipt.saved_tokens))):
             self.tokens.labels(kind).inc(count)
         self.cost.inc(max(0.0, receipt.cost_usd))
+        self.calls.inc(receipt.llm_calls)
         if receipt.context_tokens > receipt.budget_tokens:
             self.violations.inc()
+
+    def lost(self, *, prompt: int, completion: int, usd: float) -> None:
+        """Counts what a reader took that then failed."""
+        self.tokens.labels("prompt").inc(prompt)
+        self.tokens.labels("completion").inc(completion)
+        self.cost.inc(max(0.0, usd))
+        self.calls.inc()
 
     def rows(self) -> list[Row]:
         """All of it as JSON, for the other workers."""

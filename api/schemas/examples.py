@@ -36,6 +36,7 @@ RESPONSES: dict[str, Any] = {
         "version": "0.1.0", "collection": "handbook",
         "ask": {"budget_tokens": 256, "max_budget_tokens": 100000, "max_cost_usd": None, "deadline_s": 600.0,
                 "max_deadline_s": 600.0, "selector": "greedy", "selectors": ["greedy", "topk"],
+                "rewriter": "off", "rewriters": ["off", "feedback", "bridge", "auto", "llm"], "fallback": "none", "memory": False,
                 "models": ["qwen2.5-coder-1.5b-instruct"], "max_question_chars": 8000, "answer_tokens": 256,
                 "instruction_chars": 812, "naive_k": 5},
         "prices": {"prompt": 0.0, "cached": 0.0, "completion": 0.0, "kwh": 0.3},

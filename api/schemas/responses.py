@@ -172,6 +172,10 @@ class AskFacts(BaseModel):
     max_deadline_s: float
     selector: str
     selectors: list[str]
+    rewriter: str
+    rewriters: list[str]
+    fallback: str
+    memory: bool = Field(description="Whether memory may serve: passages or answers of questions before.")
     models: list[str] = Field(description="Readers that a request may name, the default first.")
     max_question_chars: int
     answer_tokens: int = Field(description="Most tokens that an answer may have.")

@@ -188,3 +188,40 @@ def test_what_goes_wrong_is_said_with_its_hint_and_the_page_goes_on(browser: Bro
         page.unroute("**/v1/ask")
         ask(page)
         expect(page.locator(".badge")).to_have_text("answered")
+
+
+def test_what_was_out_of_the_ordinary_is_said_below_the_answer(browser: Browser, tmp_path: Path) -> None:
+    with live(tmp_path, settings={"answer_cache": "on"}) as served, opened(browser, served, complaints=("503",)) as page:
+        notes = page.get_by_role("list", name="How this answer came about")
+        ask(page)
+        answered(page)
+        expect(notes).to_be_hidden()
+        ask(page)
+        answered(page)
+        expect(notes).to_contain_text("Repeated from memory")
+        assert len(served.reader.spent) == 1
+        page.locator("summary", has_text="More options").click()
+        page.get_by_label("Search anew").check()
+        page.get_by_label("Further queries").select_option("bridge")
+        ask(page)
+        answered(page)
+        expect(page.locator(".steps")).to_contain_text("rewrite")
+        expect(notes).not_to_contain_text("memory")
+        assert len(served.reader.spent) == 2
+        served.reader.error = ModelUnavailable("The reader is not there.")
+        page.get_by_label("If the reader fails").check()
+        ask(page)
+        answered(page)
+        expect(page.locator(".badge")).to_have_text("degraded")
+        expect(notes).to_contain_text("The reader failed")
+
+
+def test_the_naive_fill_is_read_by_the_reader_and_not_repeated_from_memory(browser: Browser, tmp_path: Path) -> None:
+    with live(tmp_path, settings={"answer_cache": "on"}) as served, opened(browser, served) as page:
+        for _ in range(2):
+            page.get_by_label("Compare with naive").check()
+            ask(page)
+            answered(page)
+            expect(page.locator(".result .badge")).to_have_count(2)
+            expect(page.locator(".compared")).to_be_visible()
+        assert len(served.reader.spent) == 3        # ours once, the fill each time

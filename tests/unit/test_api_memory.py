@@ -9,6 +9,8 @@ from pathlib import Path
 
 import pytest
 
+from rag.errors import ModelTimeout
+from rag.types import Usage
 from tests.api_fakes import Live, events, live, make_collection, problem
 
 
@@ -43,6 +45,20 @@ def test_decisions_are_counted(served: Live) -> None:
     text = served.client().get("/metrics").text
     assert 'thriftrag_trigger_total{decision="retrieve",rule="answers"} 1.0' in text
     assert 'thriftrag_trigger_total{decision="memory",rule="answers"} 1.0' in text
+
+
+def test_calls_of_the_reader_are_counted_also_those_that_failed(served: Live) -> None:
+    served.ask()
+    served.ask()
+    assert "thriftrag_reader_calls_total 1.0" in served.client().get("/metrics").text
+    served.reader.error = ModelTimeout("it fell silent")
+    served.reader.error.spent = Usage(prompt_tokens=7, completion_tokens=2)
+    problem(served.ask("When do otters sleep?"), 504, "model_timeout")
+    after = served.client().get("/metrics").text
+    assert "thriftrag_reader_calls_total 2.0" in after
+    spent = served.reader.spent[0]
+    assert f'thriftrag_tokens_total{{kind="prompt"}} {spent[0] + 7}.0' in after
+    assert f'thriftrag_tokens_total{{kind="completion"}} {spent[1] + 2}.0' in after
 
 
 def test_tenants_share_no_memory_whatever_file_lies_in_their_folder(served: Live) -> None:

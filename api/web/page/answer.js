@@ -2,6 +2,7 @@
 
 import { call, events, path } from "/page/api.js";
 import { button, h, problem, show } from "/page/dom.js";
+import { notes } from "/page/notes.js";
 import { seconds } from "/page/numbers.js";
 import { receipt } from "/page/receipt.js";
 import { openCitation } from "/page/source.js";
@@ -91,7 +92,7 @@ function finished(card, answer, collection, naiveK) {
   card.stages.hidden = true;
   if (answer.answer) show(card.said, marked(answer, collection));
   else nothing(card, answer.verdict === "abstained" ? "The documents do not seem to hold the answer." : "There is no answer.");
-  show(card.below, answer.reason ? h("p", { class: "reason" }, answer.reason) : null, citations(answer, collection), feedback(answer));
+  show(card.below, answer.reason ? h("p", { class: "reason" }, answer.reason) : null, notes(answer), citations(answer, collection), feedback(answer));
   show(card.receipt, receipt(answer.receipt, { naiveK, of: card.title }));
 }
 

@@ -7,7 +7,7 @@ import { measured, most, naive, nearest, steps } from "/page/price.js";
 import { changes, chosen, may, settled, state } from "/page/state.js";
 import { trace } from "/page/trace.js";
 
-const PARTS = ["question", "budget", "price", "hint", "selector", "model", "deadline", "filters", "compare", "cancel", "submit", "progress", "results"];
+const PARTS = ["question", "budget", "price", "hint", "selector", "model", "deadline", "filters", "rewriter", "anew", "extracts", "compare", "cancel", "submit", "progress", "results"];
 const LARGEST_STOP = 4096;
 
 export function startAsk() {
@@ -45,6 +45,9 @@ export function startAsk() {
     on.budget.value = nearest(stops, budget());
     options(on.selector, ask.selectors, ask.selector);
     options(on.model, ask.models, ask.models[0]);
+    options(on.rewriter, ask.rewriters, ask.rewriter);
+    on.anew.parentElement.hidden = !ask.memory;
+    on.extracts.parentElement.hidden = ask.fallback === "extracts";
     on.deadline.placeholder = String(ask.deadline_s);
     on.deadline.max = ask.max_deadline_s;
     byId("naive-k").textContent = ask.naive_k;
@@ -100,6 +103,9 @@ function asked(on, { budget, maxCost }) {
   if (!question) return complain("Type a question first."), null;
   if (!state.collection) return complain("There is no collection to ask: make one under Documents."), null;
   const body = { question, collection: state.collection, budget_tokens: budget, selector: on.selector.value, model: on.model.value };
+  if (on.rewriter.value !== state.settings.ask.rewriter) body.rewriter = on.rewriter.value;
+  if (on.anew.checked) body.memory = false;
+  if (on.extracts.checked) body.fallback = "extracts";
   if (maxCost > 0) body.max_cost_usd = maxCost;
   if (Number(on.deadline.value) > 0) body.deadline_s = Number(on.deadline.value);
   if (on.filters.value.trim()) {
@@ -130,7 +136,7 @@ async function both(on, body, signal) {
   show(below, trace(answer, body.collection));
   say(summary(answer));
   if (theirs) {
-    const other = await run(theirs, { ...body, selector: "topk_whole", budget_tokens: fillBudget(answer, body) }, { signal, say: () => {}, naiveK });
+    const other = await run(theirs, { ...body, selector: "topk_whole", budget_tokens: fillBudget(answer, body), rewriter: "off", memory: false }, { signal, say: () => {}, naiveK });
     if (other) {
       show(below, difference(answer, other, naiveK), trace(answer, body.collection));
       say(`${summary(answer)} Naive top-${naiveK}: ${other.answer || other.verdict}, ${plural(other.receipt.prompt_tokens, "prompt token")}.`);
