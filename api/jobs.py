@@ -160,6 +160,21 @@ class Jobs:
             raise NotFound("There is no such job.", field="id", code="job_missing", hint="Jobs are forgotten after a while.")
         return job
 
+    def listed(self, key: Key, *, collection: str | None, under_way: bool, limit: int) -> list[Job]:
+        """Of this key's collections, the newest first; in no order within a second. `under_way`: those that have not ended."""
+        conditions: list[tuple[str, tuple[str, ...]]] = [("tenant = ?", (key.tenant,))]
+        if key.collections:
+            conditions.append((f"collection IN ({', '.join('?' * len(key.collections))})", key.collections))
+        if collection is not None:
+            conditions.append(("collection = ?", (collection,)))
+        if under_way:
+            conditions.append(("ended IS NULL", ()))
+        rows = self._database.rows(
+            f"SELECT * FROM jobs WHERE {' AND '.join(text for text, _ in conditions)} ORDER BY created DESC, id LIMIT ?",
+            [*(value for _, values in conditions for value in values), limit])
+        with self._lock:    # what runs here is further on than what was written down of it
+            return [self._live.get(job.id, job) if job.ended is None else job for job in map(_job, rows)]
+
     def cancel(self, key: Key, job_id: str) -> Job:
         """Stops a job of whichever process: at once while it waits, after the batch in hand while it runs. One that has ended stays
         as it is."""

@@ -20,6 +20,7 @@ from rag.llm import Reader
 from rag.llm.breaker import Breaker, State
 from rag.llm.open import open_reader
 from rag.models import ModelCache
+from rag.routing import small_settings
 from rag.settings import Settings, overridden
 from rag.thriftrag import CollectionInfo, ThriftRAG, delete_collection, folder_of, list_collections
 
@@ -68,6 +69,14 @@ class Models:
                 self._readers[name] = open_reader(overridden(self._settings, {"reader": name}), cache=self._cache)
             return self._readers[name]
 
+    def small(self, settings: Settings) -> Reader:
+        """The router's small reader, as these settings name it."""
+        key = f"{settings.reader_small} (small)"      # no address: it is told at /metrics
+        with self._lock:
+            if key not in self._readers:
+                self._readers[key] = open_reader(small_settings(settings), cache=self._cache)
+            return self._readers[key]
+
     def breakers(self) -> dict[str, State]:
         """The circuits of the readers behind a server that were opened, by name."""
         with self._lock:
@@ -86,11 +95,13 @@ class _Shared(ThriftRAG):
 
     find_encoder: Callable[[], Encoder]
     find_reader: Callable[[], Reader]
+    find_small: Callable[[Settings], Reader]
 
     def share(self, models: Models, reader: str) -> None:
         """Takes its models from the server from now on."""
         self.find_encoder = models.encoder
         self.find_reader = lambda: models.reader(reader)
+        self.find_small = models.small
         self._crosses = models.crosses
 
     @property
@@ -100,6 +111,9 @@ class _Shared(ThriftRAG):
     @property
     def reader(self) -> Reader:
         return self.find_reader()
+
+    def _small(self, settings: Settings) -> Reader:
+        return self.find_small(settings)
 
 
 @dataclass(frozen=True, slots=True)

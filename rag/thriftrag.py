@@ -455,11 +455,13 @@ class ThriftRAG:
 
     def _pair(self, settings: Settings) -> routing.Pair:
         """Both readers of the router; the small one is opened when it is first needed."""
-        large = self.reader
+        return routing.Pair(self.reader, self._small(settings), router.shipped())
+
+    def _small(self, settings: Settings) -> Reader:
         with self._lock:
             if self._small_reader is None:
                 self._small_reader = open_reader(routing.small_settings(settings), cache=self._cache)
-            return routing.Pair(large, self._small_reader, router.shipped())
+            return self._small_reader
 
     def _cross(self, settings: Settings) -> CrossEncoder | None:
         """The cross-encoder that these settings ask for, made once; None where there is none for the embedder or it is off."""

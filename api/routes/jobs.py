@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncGenerator
+from typing import Annotated
 
-from fastapi import APIRouter, Request, Response
+from fastapi import APIRouter, Query, Request, Response
 
 from api.jobs import ENDED, Job
 from api.keys import Key
@@ -16,9 +17,24 @@ from api.stream import EventStream, event
 from api.strict import Caller, StrictRoute, scope, service_of
 
 router = APIRouter(route_class=StrictRoute, tags=["jobs"])
+Collection = Annotated[str | None, Query(min_length=1, max_length=64, description="Only those into this collection.")]
+UnderWay = Annotated[bool, Query(description="Only those that have not ended.")]
+Limit = Annotated[int, Query(ge=1, le=1000, description="Most jobs.")]
 _LOOK_S = 0.5                   # how late a shutdown may be noticed
 _EVENTS = 'event: progress\ndata: {"state":"running","progress":{"stage":"encode","done":512,"total":null,"unit":"chunks"}}\n\n' \
           'event: done\ndata: {"state":"done"}\n\n'
+
+
+@router.get("/v1/jobs", summary="List jobs", response_class=Response, responses={
+    **responses.success(responses.Jobs, "The newest first."), **responses.errors(422)})
+@scope("read")
+async def list_jobs(request: Request, caller: Caller, collection: Collection = None, under_way: UnderWay = False,
+                    limit: Limit = 100) -> Response:
+    """Uploads into the key's collections, also those whose client left before it was told the id. Older ones are forgotten."""
+    service = service_of(request)
+    found = await service.upkeep.run(
+        lambda: service.jobs.listed(caller, collection=collection, under_way=under_way, limit=limit))
+    return as_json({"jobs": [job.to_dict() for job in found]})
 
 
 @router.get("/v1/jobs/{job_id}", summary="Show a job", response_class=Response, responses={

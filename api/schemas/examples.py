@@ -31,6 +31,7 @@ RESPONSES: dict[str, Any] = {
     "Chunk": {"id": _CHUNK_ID, "doc_id": _DOCUMENT_ID, "ordinal": 0, "source": "guide.pdf", "title": "Zeta 4",
               "heading": "Warranty", "page": 3, "start": 120, "end": 173, "tokens": 14, "sentences": [[0, 53]], "text": _TEXT},
     "Job": _JOB,
+    "Jobs": {"jobs": [_JOB]},
     "Feedback": {"id": "c1d0a4f27c6b4d1ea0f25c9a6a1f8b30"},
     "Settings": {
         "version": "0.1.0", "collection": "handbook",
@@ -59,7 +60,7 @@ RESPONSES: dict[str, Any] = {
 PARAMETERS: dict[str, Any] = {
     "name": "handbook", "collection": "handbook", "document_id": "guide.pdf", "chunk_id": _CHUNK_ID, "job_id": _JOB["id"],
     "model": "thriftrag/handbook:256", "limit": 100, "after": _DOCUMENT_ID, "group_by": "day,model", "since": "2030-01-01",
-    "until": "2030-01-31",
+    "until": "2030-01-31", "under_way": True,
 }
 METRICS = ('# HELP thriftrag_budget_violations_total Contexts over their budget: a defect.\n'
            '# TYPE thriftrag_budget_violations_total counter\nthriftrag_budget_violations_total 0.0\n')

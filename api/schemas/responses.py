@@ -153,6 +153,10 @@ class Job(BaseModel):
     error: dict[str, Any] | None
 
 
+class Jobs(BaseModel):
+    jobs: list[Job]
+
+
 class Deleted(BaseModel):
     deleted: int | str
     collection: str

@@ -14,13 +14,15 @@ from urllib.parse import urlsplit
 import httpx
 import pytest
 
+from api import shelf
 from rag.errors import ModelUnavailable
 from rag.llm.breaker import Breaker
 from rag.llm.openai_compatible import OpenAICompatibleReader
 from rag.thriftrag import ThriftRAG
 from rag.tokens import ByteEstimate, ServerTokenizer
-from tests.api_fakes import QUESTION, Live, events, live, problem, wait_until
+from tests.api_fakes import QUESTION, Live, PacedReader, events, live, make_collection, problem, wait_until
 from tests.fake_server import FakeServer, Script
+from tests.fakes import WordEncoder
 
 
 @pytest.fixture
@@ -373,3 +375,17 @@ def test_a_rewriter_or_a_conversation_that_cannot_be_is_refused(served: Live, fi
     assert refused.status_code == 422
     assert refused.json()["error"]["field"].startswith(field)
     assert served.reader.spent == []
+
+
+def test_collections_share_the_routers_small_reader_and_its_decisions_are_counted(tmp_path: Path,
+                                                                                 monkeypatch: pytest.MonkeyPatch) -> None:
+    opened: list[PacedReader] = []
+    monkeypatch.setattr(shelf, "open_reader", lambda settings, cache: opened.append(PacedReader()) or opened[-1])
+    with live(tmp_path, settings={"router": "cascade", "reader_small": "tiny"}) as served:
+        make_collection(served.service.settings, WordEncoder(), name="other")
+        found = [served.ask(collection=name).json() for name in ("default", "other")]
+        assert len(opened) == 1
+        assert len(opened[0].spent) == 2
+        assert all("route" in [step["stage"] for step in answer["trace"]] for answer in found)
+        figures = served.client().get("/metrics").text
+        assert 'thriftrag_route_total{asked="before reading",decision="small"} 2.0' in figures

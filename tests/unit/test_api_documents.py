@@ -150,6 +150,29 @@ def test_progress_is_told_as_events_until_the_end(served: Live) -> None:
     assert events(again.text) == [("done", told[-1][1])]
 
 
+def test_jobs_are_listed_to_those_whose_collections_they_are_of(served: Live) -> None:
+    client = served.client(served.key(scopes=("admin",)))
+    client.post("/v1/collections", json={"name": "listed"})
+    done = finished(client, upload(client, ("a.txt", TEXT)))
+    served.ingestion.gate.clear()
+    running = upload(client, ("b.txt", TEXT), path="/v1/collections/listed/documents").json()
+    assert served.ingestion.began.acquire(timeout=60)
+
+    def listed(key: str, **query: str | int) -> set[str]:
+        return {row["id"] for row in served.client(key).get("/v1/jobs", params=query).json()["jobs"]}
+
+    every, other, stranger = served.key(), served.key(collections=("listed",)), served.key(tenant="other")
+    assert {done["id"], running["id"]} <= listed(every)
+    assert listed(every, under_way=True) == listed(every, collection="listed") == listed(other) == {running["id"]}
+    assert len(listed(every, limit=1)) == 1
+    assert listed(stranger) == listed(other, collection="default") == set()
+    [row] = served.client(other).get("/v1/jobs").json()["jobs"]
+    assert row["state"] == "running"
+    problem(served.client(every).get("/v1/jobs", params={"limit": 0}), 422, "input_invalid")
+    served.ingestion.gate.set()
+    wait_until(lambda: listed(every, under_way=True) == set())
+
+
 def test_jobs_are_cancelled_while_they_run_and_while_they_wait(served: Live) -> None:
     client = served.client()
     served.ingestion.gate.clear()

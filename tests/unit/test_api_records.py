@@ -101,7 +101,7 @@ def test_the_description_is_openapi_3_1_with_examples_errors_and_scopes(served: 
         ("GET", "/v1/collections/{name}/documents"), ("GET", "/v1/collections/{name}/documents/{document_id}"),
         ("DELETE", "/v1/collections/{name}/documents/{document_id}"), ("GET", "/v1/jobs/{job_id}"), ("DELETE", "/v1/jobs/{job_id}"),
         ("GET", "/v1/jobs/{job_id}/events"), ("GET", "/v1/usage"), ("GET", "/v1/collections/{name}/chunks/{chunk_id}"),
-        ("GET", "/v1/settings"), ("GET", "/v1/frontier"), ("POST", "/v1/feedback"), ("GET", "/healthz"),
+        ("GET", "/v1/settings"), ("GET", "/v1/frontier"), ("GET", "/v1/jobs"), ("POST", "/v1/feedback"), ("GET", "/healthz"),
         ("GET", "/readyz"), ("GET", "/metrics")}
     for path, _, operation in operations(schema):
         assert operation["summary"]

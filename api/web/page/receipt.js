@@ -6,6 +6,9 @@ import { count, number, percent, plural, seconds, usd } from "/page/numbers.js";
 const WIDTH = 1000;
 // Stages of less than this share of the time are told together.
 const SMALL = 0.015;
+// A stage has one colour in every receipt, so that two side by side can be compared.
+const COLOURS = { retrieve: "s0", read: "s1", generate: "s2", rewrite: "s3", select: "s4", trigger: "s6", filter: "s7" };
+const OTHER = "s5";
 
 export function receipt(row, { naiveK, of }) {
   return h("section", { class: "receipt", "aria-label": `Receipt: ${of}` },
@@ -41,8 +44,8 @@ function time(row) {
   const all = total || Object.values(stages).reduce((sum, value) => sum + value, 0);
   const large = Object.entries(stages).filter(([, value]) => value >= SMALL * all);
   const named = large.reduce((sum, [, value]) => sum + value, 0);
-  const parts = large.map(([name, value], at) => ({ name, value, kind: `s${at % 7}` }));
-  if (all - named > 0.0005) parts.push({ name: "other", value: all - named, kind: "s5" });
+  const parts = large.map(([name, value]) => ({ name, value, kind: COLOURS[name] ?? OTHER }));
+  if (all - named > 0.0005) parts.push({ name: "other", value: all - named, kind: OTHER });
   return [
     h("p", { class: "chart-title" }, h("span", {}, "Time"), h("span", {}, seconds(all))),
     stack(parts, (part) => `${part.name} ${seconds(part.value)}`, "Seconds by stage"),
