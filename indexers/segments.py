@@ -245,4 +245,5 @@ def _numbers(path: Path) -> Numbers:
         raise SnapshotCorrupt(f"{path} is not a readable array: {error}.", hint=_REBUILD) from error
     if found.dtype != np.int64 or found.ndim != 1 or not len(found):
         raise SnapshotCorrupt(f"{path} holds {found.dtype} of shape {found.shape}, not a list of numbers.", hint=_REBUILD)
-    return cast(Numbers, found)
+    # Still mapped, without the bookkeeping of a memmap at every piece that is taken of it.
+    return cast(Numbers, found.view(np.ndarray))
