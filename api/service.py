@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import ipaddress
+import os
 import threading
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
@@ -58,7 +59,8 @@ class Service:
         self.models = Models(settings, named=server.named_models(), encoder=encoder, reader=reader)
         self.shelf = Shelf(settings, self.models, limit=server.open_collections)
         self.asks = Lane("ask", threads=server.ask_threads, waiting=server.ask_waiting)
-        self.searches = Lane("search", threads=server.search_threads, waiting=server.search_waiting)
+        self.searches = Lane("search", threads=server.search_threads or max(1, (os.cpu_count() or 1) // 2),
+                             waiting=server.search_waiting)
         self.upkeep = Lane("upkeep", threads=server.upkeep_threads, waiting=server.upkeep_waiting)
         self.lanes = (self.asks, self.searches, self.upkeep)
         self.jobs = Jobs(self.database, settings=settings, home_of=self.shelf.home_of, run=ingest, waiting=server.jobs_waiting,

@@ -28,7 +28,7 @@ from indexers.snapshot import Snapshot
 from optimizers import BY_CHANCE, relevance
 from optimizers.pool import Pool, best_of
 from rag.errors import ConfigError
-from rag.recall import Arrivals, Asking, Offer, compared, offered, seen, stands, title_of
+from rag.recall import SAME, Arrivals, Asking, Offer, compared, offered, seen, stands, title_of
 from rag.types import Answer, Citation
 from retrievers import trigger, veto
 from retrievers.hybrid import Found
@@ -37,11 +37,9 @@ from retrievers.reservoir import FILE, Asked, Case, Knowledge, Reservoir
 from retrievers.trigger import Model, Verdict
 
 # Passages that memory offers, and how many of them are kept of one answer.
-PASSAGES = 12
-KEPT = 8
+PASSAGES = 16
+KEPT = 12
 _NEIGHBOURS = 3
-# From this cosine on a question brings along what was read for its neighbour.
-_SAME = 0.8
 _SCOPES = 8
 _SWEPT_AT_ONCE = 1000
 Past = Sequence[tuple[Near, Asked]]
@@ -168,7 +166,7 @@ class Memory:
         """The remembered passages nearest to the question, with what was kept for its neighbour where that is nearly the same;
         PASSAGES at most."""
         recollection = self._recollection(asking)
-        found = recollection.of_chunks(past[0][1].knowledge) if past and past[0][0].cosine >= _SAME else {}
+        found = recollection.of_chunks(past[0][1].knowledge) if past and past[0][0].cosine >= SAME else {}
         found |= {near.number: each for near, each in recollection.passages(vector, PASSAGES)}
         return dict(list(found.items())[:PASSAGES])
 
@@ -211,7 +209,7 @@ class Memory:
     def _by_chance(self, asking: Asking, vector: Vectors, past: Past) -> Recalled:
         facts: dict[str, object] = {"rule": "calibrated"}
         offer = self._offer(asking, vector, self.nearest(asking, vector, past))
-        looked = None if offer is None else seen(asking, offer, past[0][0] if past else None)
+        looked = None if offer is None else seen(asking, offer, past[0] if past else None)
         if offer is None or looked is None:
             return Recalled(Verdict("retrieve", "nothing that is remembered is likely to answer"), facts)
         pool, kind, values = looked

@@ -35,7 +35,7 @@ from rag.types import Chunk, ScoredChunk
 from retrievers.hybrid import Found, Searcher
 from retrievers.origins import Plan
 from retrievers.recollection import Near
-from retrievers.reservoir import Knowledge
+from retrievers.reservoir import Asked, Knowledge
 
 ORIGIN = "memory"
 # What decides whether memory is used, and nothing about an answer from the index.
@@ -46,6 +46,8 @@ _MARGIN, _SHARE = 0.05, 0.8
 _FOURTH = 4
 # Passages that the cross-encoder reads before memory is trusted.
 _PAIRS = 8
+# From this cosine on a question brings along what was read for its neighbour.
+SAME = 0.8
 # Under this chance memory is not worth reading any closer.
 UNLIKELY = 0.02
 
@@ -170,9 +172,10 @@ class Arrivals:
             self._words[row] = frozenset(lexical.words(passage_text(chunk.title, chunk.heading, chunk.text)))
 
 
-def seen(asking: Asking, offer: Offer, past: Near | None) -> tuple[Pool, str, tuple[float, ...]] | None:
+def seen(asking: Asking, offer: Offer, past: tuple[Near, Asked] | None) -> tuple[Pool, str, tuple[float, ...]] | None:
     """The pool, read by the cross-encoder where there is one, which model judges it, and its features in that model's order. None
-    where the passages are so unlikely to hold the answer that they need not be looked at more closely."""
+    where the passages are so unlikely to hold the answer that they need not be looked at more closely. `past`: the nearest question
+    that was answered from the index."""
     pool = offer.pool
     plain = max(relevance.plain_chances(pool).values())
     if plain < UNLIKELY:
@@ -182,11 +185,21 @@ def seen(asking: Asking, offer: Offer, past: Near | None) -> tuple[Pool, str, tu
     total = sum(weights.values())
     held = max(_held(weights, frozenset().union(*each.sentence_terms)) for each in pool.candidates)
     values = (cosines[0], max(max(each.sentence_relevance) for each in pool.candidates), float(np.mean(cosines[:3])),
-              0.0 if past is None else past.cosine, held / total if total else 0.0, _logit(plain))
+              *_beside(asking, past), held / total if total else 0.0, _logit(plain))
     if asking.cross is None:
         return pool, "passages_unread", values
     read = reading.read(pool, asking.question, encoder=asking.cross, pairs=min(_PAIRS, asking.settings.cross_pairs))
     return read, "passages", (*values, _logit(max(relevance.chances(read).values())))
+
+
+def _beside(asking: Asking, past: tuple[Near, Asked] | None) -> tuple[float, float, float, float]:
+    """The cosine to the past question, how far that is on its way from SAME to 1, and what else `compared` says."""
+    if past is None:
+        return 0.0, 0.0, 0.0, 1.0
+    near, asked = past
+    idf = asking.searcher.bm25.idf(lexical.words(f"{asking.question} {asked.question}"))
+    cosine, shared, apart = compared(asking.question, asked.question, cosine=near.cosine, idf=idf)
+    return cosine, max(0.0, cosine - SAME) / (1 - SAME), shared, apart
 
 
 def compared(question: str, past: str, *, cosine: float, idf: Mapping[str, float]) -> tuple[float, ...]:

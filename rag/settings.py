@@ -86,7 +86,7 @@ class Settings:
     reader_max_tokens: int = _setting(64, "longest answer, in tokens", low=1, high=4096, answers=True, query=True)
     router: str = _setting("off", "which reader answers: off (`reader`), cascade (`reader_small`, then `reader` where it is "
                            "expected to do better) or auto (straight to `reader` where that is cheaper)", answers=True, query=True)
-    router_lambda: float = _setting(0.15, "gain in F1, from 0 to 1, that a call of `reader` must be expected to bring; more is "
+    router_lambda: float = _setting(0.1, "gain in F1, from 0 to 1, that a call of `reader` must be expected to bring; more is "
                                     "cheaper", low=-1, high=2, answers=True, query=True)
     reader_small: str = _setting("qwen2.5-coder-0.5b-instruct", "the router's small reader, named as `reader` is", answers=True)
     reader_small_url: str = _setting("", "base URL of the server of `reader_small`; empty runs it embedded", answers=True)

@@ -27,7 +27,8 @@ Decision = Literal["memory", "retrieve", "none"]
 Rule = Literal["count", "calibrated"]
 WEIGHTS = Path(__file__).with_name("trigger.json")
 # What the calibrated rule sees of memory: `rag.recall` says how each is made.
-PASSAGES = ("best_passage", "best_sentence", "top_three", "past_question", "coverage", "sufficiency", "answer_score")
+PASSAGES = ("best_passage", "best_sentence", "top_three", "past_question", "nearly_past", "shared", "apart", "coverage",
+            "sufficiency", "answer_score")
 QUESTIONS = ("past_question", "shared", "apart")
 
 

@@ -30,7 +30,8 @@ class Reply:
 
 
 class Connection:
-    """One keep-alive connection to a server; one request at a time. It is opened anew where it was lost."""
+    """One keep-alive connection to a server; one request at a time. It is opened anew where it was lost, and where the server had
+    closed it while it lay idle the request is sent once more."""
 
     def __init__(self, url: str) -> None:
         parts = urlsplit(url)
@@ -39,9 +40,17 @@ class Connection:
 
     async def ask(self, method: str, path: str, body: Mapping[str, object] | None = None) -> Reply:
         since = time.perf_counter()
+        kept = self._streams is not None
         try:
             async with asyncio.timeout(LONGEST_S):
-                status, headers, content = await self._exchange(method, path, body)
+                try:
+                    status, headers, content = await self._exchange(method, path, body)
+                except (ConnectionError, EOFError) as error:
+                    # The server may close a connection that lay idle at the moment it is used again: every client sends again then.
+                    if not kept or getattr(error, "partial", b""):
+                        raise
+                    await self.close()
+                    status, headers, content = await self._exchange(method, path, body)
         except (OSError, EOFError, TimeoutError, ValueError):
             await self.close()
             return Reply(_LOST, time.perf_counter() - since)

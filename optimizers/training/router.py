@@ -21,6 +21,7 @@ import numpy as np
 
 from optimizers.logistic import Matrix, fitted
 from optimizers.router import NAMES, WEIGHTS, Decision, Expectation, Model, first, onward
+from optimizers.routing import SURE
 from optimizers.training.answers import RIGHT, area
 from optimizers.training.runs import Line, read
 
@@ -54,10 +55,11 @@ class Outcome:
 
 
 def paired(lines: Sequence[Line], *, small: str, large: str) -> list[Both]:
-    """The questions that both readers were asked about under `default`; those that none was given to read are left out."""
+    """The questions that both readers were asked about under `default`; those that none was given to read are left out, and those
+    of which the small reader's log does not say how sure it was."""
     found = {(line.dataset, line.question, line.reader): line for line in lines if line.configuration == "default" and line.said}
     return [Both(line, found[dataset, question, large]) for (dataset, question, reader), line in found.items()
-            if reader == small and (dataset, question, large) in found]
+            if reader == small and (dataset, question, large) in found and all(name in line.said for name in SURE)]
 
 
 def fit(rows: Sequence[Both], *, share: float) -> Model:

@@ -163,12 +163,13 @@ def _scored(first: Found, seen: Met, chance: Mapping[int, float], order: Sequenc
     for rank, row in enumerate(order):
         own = first.hits[places[row]] if row in places else None
         chunk = seen.chunks[at[row]]
+        led = seen.leads[at[row]].led
         if rank < stay and own is not None:
-            hits.append(own)
+            hits.append(replace(own, led=led))
             continue
         origins = {**(own.origins if own is not None else {"dense": seen.cosines[at[row]]}), ORIGIN: chance[row]}
         # Below all that stay, and falling with the rank, on a scale that has no other meaning here.
-        hits.append(ScoredChunk(chunk, below - abs(below) * (rank - stay + 1) / (len(order) + 1), origins))
+        hits.append(ScoredChunk(chunk, below - abs(below) * (rank - stay + 1) / (len(order) + 1), origins, led))
         if places.get(row, len(order)) >= len(order):
             why = seen.leads[at[row]].why or ("it was further down" if own is not None else "it resembles the best passages")
             brought.append(Brought(chunk.id, chunk.source, chance[row], why))
