@@ -135,7 +135,7 @@ class Settings:
     candidates: int = _setting(24, "candidates handed to the selector", low=1, high=5000, answers=True, query=True)
     cross_encoder: str = _setting("auto", "reads candidates against the question: auto (where the embedder has one), off, or a "
                                   "file of weights", answers=True, query=True)
-    cross_pairs: int = _setting(24, "candidates that the cross-encoder reads at most", low=1, high=1000, answers=True, query=True)
+    cross_pairs: int = _setting(12, "candidates that the cross-encoder reads at most", low=1, high=1000, answers=True, query=True)
     filter_below: float = _setting(0.003, "candidates less likely to hold the answer are not chosen from; 0 keeps all",
                                    low=0, high=1, answers=True, query=True)
     filter_floor: int = _setting(4, "best candidates that the filter keeps whatever their chance", low=0, high=1000, answers=True,
