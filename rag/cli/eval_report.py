@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -97,23 +98,31 @@ def _fell(found: Difference, points: float) -> bool:
     return bool(fallen)
 
 
+# A variant of a system has signs of equality in its name: `eval.systems`.
+_SYSTEM = r"\s*(thrift:\w+=[^=+@]+(?:\+\w+=[^=+@]+)*?|[^=@]+?)\s*(?:@\s*(\d+)\s*)?"
+_PAIR = re.compile(f"{_SYSTEM}(?:={_SYSTEM})?")
+
+
 def _pairs(typed: str) -> tuple[Pair, ...]:
-    """"thrift", "thrift=topk" (thrift of A, topk of B) and "thrift@128=topk@256", separated by commas."""
+    """"thrift", "thrift=topk" (thrift of A, topk of B), "thrift@128=topk@256" and variants as "thrift=thrift:second_look=off",
+    separated by commas."""
     return tuple(_pair(part.strip()) for part in typed.split(",") if part.strip())
 
 
 def _pair(typed: str) -> Pair:
     from eval.diff import Pair
 
-    sides = [[part.strip() for part in side.split("@")] for side in typed.split("=")]
-    if len(sides) > 2 or any(len(side) > 2 or not side[0] for side in sides) or len({len(side) for side in sides}) > 1:
+    found = _PAIR.fullmatch(typed)
+    if found is None:
         raise _mistyped(typed)
-    first, second = sides[0], sides[-1]
-    if len(first) == 1:
-        return Pair(first[0], second[0])
-    if not first[1].isdecimal() or not second[1].isdecimal():
+    first, budget, second, other = found.groups()
+    if second is None:
+        second, other = first, budget
+    if budget is None and other is None:
+        return Pair(first, second)
+    if budget is None or other is None:
         raise _mistyped(typed)
-    return Pair(first[0], second[0], (int(first[1]), int(second[1])))
+    return Pair(first, second, (int(budget), int(other)))
 
 
 def _mistyped(typed: str) -> InputError:

@@ -15,6 +15,7 @@ from eval.report.change import as_markdown
 from eval.report.records import load
 from eval.statistics import bootstrap_interval
 from rag.cli import eval_report
+from rag.cli.eval_report import _pairs
 from rag.cli.root import Root
 from rag.errors import InputError
 from tests.report_run import folder, row, unread
@@ -165,6 +166,14 @@ def test_a_check_that_can_check_nothing_is_no_pass(invoke: Invoke, tmp_path: Pat
     code, _, err = invoke("diff", first, second, "--fail-below", "1")
     assert code == 2
     assert "has nothing to judge" in err
+
+
+@pytest.mark.parametrize(("typed", "pair"), [
+    ("thrift", Pair("thrift", "thrift")), (" thrift = topk ", Pair("thrift", "topk")), ("topk@64", Pair("topk", "topk", (64, 64))),
+    ("thrift@128=thrift:origins=dense@256", Pair("thrift", "thrift:origins=dense", (128, 256))),
+    ("thrift:second_look=off+candidates=12=topk", Pair("thrift:second_look=off+candidates=12", "topk"))])
+def test_pairs_are_read_with_variants_in_them(typed: str, pair: Pair) -> None:
+    assert _pairs(typed) == (pair,)
 
 
 @pytest.mark.parametrize(("options", "said"), [
