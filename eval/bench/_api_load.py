@@ -45,9 +45,9 @@ class Connection:
             async with asyncio.timeout(LONGEST_S):
                 try:
                     status, headers, content = await self._exchange(method, path, body)
-                except (ConnectionError, EOFError) as error:
+                except (ConnectionError, asyncio.IncompleteReadError) as error:
                     # The server may close a connection that lay idle at the moment it is used again: every client sends again then.
-                    if not kept or getattr(error, "partial", b""):
+                    if not kept or (isinstance(error, asyncio.IncompleteReadError) and error.partial):
                         raise
                     await self.close()
                     status, headers, content = await self._exchange(method, path, body)
