@@ -27,6 +27,7 @@ from indexers.encoders import Vectors
 from indexers.snapshot import Snapshot
 from optimizers import BY_CHANCE, relevance
 from optimizers.pool import Pool, best_of
+from rag.calibration import FEATURES
 from rag.errors import ConfigError
 from rag.recall import SAME, Arrivals, Asking, Offer, compared, offered, seen, stands, title_of
 from rag.types import Answer, Citation
@@ -256,9 +257,12 @@ class Memory:
         own = self.reservoir.fitted(kind)
         if own is not None:
             try:
-                return trigger.model_of(own)
-            except ConfigError:     # damaged: as if it had never been fitted
-                self.reservoir.fit(kind, None)
+                found = trigger.model_of(own)
+                if found.features == FEATURES[kind]:
+                    return found
+            except ConfigError:
+                pass
+            self.reservoir.fit(kind, None)      # damaged, or of a version that saw other things: as if it had never been fitted
         return trigger.shipped(kind, embedder)
 
     def _check(self, recalled: Recalled, answer: Answer) -> None:

@@ -12,7 +12,7 @@ from rag.thriftrag import ThriftRAG, delete_collection
 from rag.types import Answer
 from retrievers.trigger import PASSAGES
 from tests.fakes import ScriptedReader, WordEncoder
-from tests.memory_fakes import FACTS, LIKE, QUESTION, open_kb, trust, write
+from tests.memory_fakes import FACTS, LIKE, QUESTION, open_kb, sure, trust, write
 
 
 @pytest.fixture
@@ -81,6 +81,16 @@ def test_without_a_model_every_question_is_checked_and_becomes_a_case(settings: 
         [case] = kb.memory().reservoir.observations("passages_unread")
         assert case.right
         assert len(case.values) == len(PASSAGES) - 1
+
+
+def test_a_model_of_other_features_is_as_if_never_fitted(settings: Settings, docs: Path) -> None:
+    with open_kb(settings) as kb:
+        kb.ingest(docs)
+        older = {**sure("passages_unread", near=0.7), "features": ["best_passage", "past_question"], "weights": [0.0, 1.0]}
+        kb.memory().reservoir.fit("passages_unread", older)
+        kb.ask(QUESTION)
+        assert trigger_of(kb.ask(LIKE))["decision"] == "retrieve"
+        assert kb.memory().reservoir.fitted("passages_unread") is None
 
 
 def test_watching_serves_nothing_and_collects_cases(settings: Settings, docs: Path) -> None:
